@@ -1,0 +1,109 @@
+//! The paravirtual clock of KVM guests (Linux `Documentation/virt/kvm/x86/msr.rst`), stopped: the page says
+//! that time is `system_time` whatever the time-stamp counter, and is written only when virtual time is
+//! placed and when the guest gives its address.
+//!
+//! Only the new pair of registers exists. The old pair 0x11 and 0x12 is not offered in CPUID and raises #GP.
+
+use serde::{Deserialize, Serialize};
+use vm_memory::{Bytes, GuestAddress, Permissions};
+
+use crate::state::COUNT_MAX;
+use crate::{Memory, Ns};
+
+/// MSR_KVM_WALL_CLOCK_NEW: the address of the wall clock structure, written once per write of the register.
+pub(crate) const MSR_WALL_CLOCK: u32 = 0x4b56_4d00;
+/// MSR_KVM_SYSTEM_TIME_NEW: the address of the time page, bit 0 enables it.
+pub(crate) const MSR_SYSTEM_TIME: u32 = 0x4b56_4d01;
+
+/// What the wall clock says of the moment of virtual time 0: 2026-01-01 00:00:00 UTC, in seconds. A constant,
+/// so that both hosts agree; corrections are the guest's business (NTP).
+const EPOCH_SECONDS: u32 = 1_767_225_600;
+
+const ENABLE: u64 = 1;
+/// `struct pvclock_vcpu_time_info`.
+const PAGE_BYTES: usize = 32;
+/// `struct pvclock_wall_clock`: version, seconds, nanoseconds.
+const WALL_BYTES: usize = 12;
+/// With multiplier 1 and shift -63 every counter value scales to zero. Linux divides by the multiplier, so
+/// that must not be zero.
+const MULTIPLIER: u32 = 1;
+const SHIFT: i8 = -63;
+/// PVCLOCK_TSC_STABLE_BIT.
+const FLAGS: u8 = 1;
+
+/// The clock's state.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KvmClock {
+    system_time: u64,
+    wall_clock: u64,
+    /// Version of the page, always even: no reader runs while it is written.
+    version: u32,
+    /// Updates that were ignored because the structure would lie outside of memory.
+    ignored: u64,
+}
+
+impl KvmClock {
+    /// Updates that fell outside of memory.
+    pub(crate) fn ignored(&self) -> u64 {
+        self.ignored
+    }
+
+    pub(crate) fn read(&self, msr: u32) -> Option<u64> {
+        match msr {
+            MSR_WALL_CLOCK => Some(self.wall_clock),
+            MSR_SYSTEM_TIME => Some(self.system_time),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn write<M: Memory>(&mut self, msr: u32, value: u64, now: Ns, mem: &M) -> Option<()> {
+        match msr {
+            MSR_WALL_CLOCK => {
+                self.wall_clock = value;
+                let mut wall = [0; WALL_BYTES];
+                wall[0..4].copy_from_slice(&2u32.to_le_bytes());
+                wall[4..8].copy_from_slice(&EPOCH_SECONDS.to_le_bytes());
+                self.store(value, &wall, mem);
+            }
+            MSR_SYSTEM_TIME => {
+                self.system_time = value;
+                self.publish(now, mem);
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// Writes the page: virtual time is `now`.
+    pub(crate) fn publish<M: Memory>(&mut self, now: Ns, mem: &M) {
+        if self.system_time & ENABLE == 0 {
+            return;
+        }
+        let version = self.version.wrapping_add(2);
+        let mut page = [0; PAGE_BYTES];
+        page[0..4].copy_from_slice(&version.to_le_bytes());
+        // Bytes 8 to 15, the counter's value at `system_time`, stay 0.
+        page[16..24].copy_from_slice(&now.to_le_bytes());
+        page[24..28].copy_from_slice(&MULTIPLIER.to_le_bytes());
+        page[28..29].copy_from_slice(&SHIFT.to_le_bytes());
+        page[29] = FLAGS;
+        if self.store(self.system_time & !ENABLE, &page, mem) {
+            self.version = version;
+        }
+    }
+
+    fn store<M: Memory>(&mut self, addr: u64, bytes: &[u8], mem: &M) -> bool {
+        let addr = GuestAddress(addr);
+        let stored =
+            mem.check_range(addr, bytes.len(), Permissions::Write) && mem.write_slice(bytes, addr).is_ok();
+        if !stored {
+            self.ignored += 1;
+        }
+        stored
+    }
+
+    /// Whether a decoded value is one that the registers can reach.
+    pub(crate) fn is_valid(&self) -> bool {
+        self.version.is_multiple_of(2) && self.ignored <= COUNT_MAX
+    }
+}

@@ -1,0 +1,84 @@
+//! Saving and restoring the machine.
+
+use super::{Platform, PlatformConfig, TIME_END};
+use crate::RestoreError;
+use crate::pci::ConfigAddress;
+use crate::state::{Reader, Section, Writer};
+use crate::virtio::{Device, VirtioPci};
+
+/// The sections in their order. A change of what a section holds takes a new version.
+const CONFIG: Section = Section { tag: *b"CONF", version: 1, name: "configuration" };
+const BOARD: Section = Section { tag: *b"BORD", version: 1, name: "board" };
+const LAPIC: Section = Section { tag: *b"APIC", version: 1, name: "local APIC" };
+const CLOCK: Section = Section { tag: *b"CLCK", version: 1, name: "paravirtual clock" };
+const NET: Section = Section { tag: *b"VNET", version: 1, name: "network card" };
+const BLK: Section = Section { tag: *b"VBLK", version: 1, name: "disk" };
+
+impl Platform {
+    /// The whole state of the devices in canonical bytes: two machines have equal bytes if and only if they
+    /// behave alike from here on. Effects that were not taken are not part of it: take them first.
+    pub fn save(&self) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.section(CONFIG, &self.config);
+        writer.section(BOARD, &(self.now, &self.config_address));
+        writer.section(LAPIC, &self.lapic);
+        writer.section(CLOCK, &self.clock);
+        for nic in &self.nics {
+            writer.section(NET, nic);
+        }
+        for disk in &self.disks {
+            writer.section(BLK, disk);
+        }
+        writer.finish()
+    }
+
+    /// Takes over a saved state. Effects that were not taken are forgotten; those for requests in flight are
+    /// in [`outstanding_disk`](Self::outstanding_disk).
+    ///
+    /// # Errors
+    /// When the bytes are not exactly what [`save`](Self::save) of the same program version gives for a machine
+    /// of the same configuration. The machine is then unchanged.
+    pub fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
+        let mut reader = Reader::new(bytes)?;
+        let config: PlatformConfig = reader.section(CONFIG)?;
+        let mut machine = Platform::new(&self.config).map_err(|_| RestoreError::OtherConfig)?;
+        if config != self.config {
+            return Err(RestoreError::OtherConfig);
+        }
+        (machine.now, machine.config_address) = reader.section::<(u64, ConfigAddress)>(BOARD)?;
+        machine.lapic = reader.section(LAPIC)?;
+        machine.clock = reader.section(CLOCK)?;
+        for nic in &mut machine.nics {
+            *nic = checked(reader.section(NET)?, nic)?;
+        }
+        for disk in &mut machine.disks {
+            *disk = checked(reader.section(BLK)?, disk)?;
+        }
+        machine.check_board()?;
+        // One comparison covers bytes at the end and numbers that are longer than needed.
+        if machine.save() != bytes {
+            return Err(RestoreError::NotCanonical);
+        }
+        *self = machine;
+        Ok(())
+    }
+
+    fn check_board(&self) -> Result<(), RestoreError> {
+        if self.now > TIME_END {
+            return Err(RestoreError::Impossible("virtual time is beyond its end"));
+        }
+        if !self.clock.is_valid() {
+            return Err(RestoreError::Impossible(
+                "the paravirtual clock's version is odd or its count too large",
+            ));
+        }
+        self.config_address.validate()?;
+        self.lapic.validate(self.now)?;
+        Ok(())
+    }
+}
+
+fn checked<D: Device>(decoded: VirtioPci<D>, fresh: &VirtioPci<D>) -> Result<VirtioPci<D>, RestoreError> {
+    decoded.validate(fresh)?;
+    Ok(decoded)
+}

@@ -1,0 +1,9 @@
+//! The machine as a guest sees it.
+
+mod blk;
+mod board;
+mod driver;
+mod hostile;
+mod net;
+mod persist;
+mod transport;

@@ -1,0 +1,197 @@
+//! The micro guest: a freestanding program with a Cargo workspace of its own, in `guest-images/micro`.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
+
+use anyhow::{Context, Result, bail};
+use xxhash_rust::xxh3::Xxh3;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// What is built besides `src`.
+const FILES: [&str; 4] = ["Cargo.toml", "Cargo.lock", "build.rs", "micro.ld"];
+/// Settings of cargo that say where it finds things, not what it builds.
+const KEPT: [&str; 5] = ["CARGO_HOME", "CARGO_HTTP", "CARGO_NET", "CARGO_REGISTR", "CARGO_TERM"];
+
+/// Which micro guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MicroOptions {
+    /// The guest that is broken on purpose: about one request in 20 counts twice. A checker must notice.
+    pub double_apply: bool,
+}
+
+impl MicroOptions {
+    fn features(self) -> &'static str {
+        if self.double_apply { "double-apply" } else { "" }
+    }
+}
+
+/// Builds the micro guest, unless it is there already, and returns the path of its ELF file.
+///
+/// # Errors
+/// A source file that cannot be read, a toolchain that does not start, a build that fails: cargo's own messages
+/// have then gone to the standard error output.
+pub fn micro(options: MicroOptions) -> Result<PathBuf> {
+    let images = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = images.parent().context("guest-images lies in the workspace")?.join("target");
+    let source = images.join("micro");
+    let digest = digest(&source, &toolchain(&source)?, options)?;
+    let guest = target.join("guests").join(format!("micro-{:016x}.elf", digest >> 64));
+    if !guest.exists() {
+        let built = build(&source, &target.join("guest-micro"), options)?;
+        install(&built, &guest)?;
+    }
+    Ok(guest)
+}
+
+/// Everything that the result depends on.
+fn digest(source: &Path, toolchain: &[u8], options: MicroOptions) -> Result<u128> {
+    let mut files: Vec<PathBuf> = FILES.iter().map(|name| source.join(name)).collect();
+    collect(&source.join("src"), &mut files)?;
+    files.sort();
+    let mut digest = Xxh3::new();
+    let mut part = |bytes: &[u8]| {
+        digest.update(&(bytes.len() as u64).to_le_bytes());
+        digest.update(bytes);
+    };
+    for file in &files {
+        let name = file.strip_prefix(source).context("the file was found in this directory")?;
+        part(name.as_os_str().as_encoded_bytes());
+        part(&fs::read(file).with_context(|| format!("cannot read {}", file.display()))?);
+    }
+    part(toolchain);
+    part(options.features().as_bytes());
+    part(flags(Path::new("/"), Path::new("/")).as_encoded_bytes());
+    Ok(digest.digest128())
+}
+
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let unreadable = || format!("cannot read the directory {}", directory.display());
+    for entry in fs::read_dir(directory).with_context(unreadable)? {
+        let entry = entry.with_context(unreadable)?;
+        if entry.file_type().with_context(unreadable)?.is_dir() {
+            collect(&entry.path(), files)?;
+        } else {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// The compiler's version, as it is chosen in the guest's directory.
+fn toolchain(source: &Path) -> Result<Vec<u8>> {
+    let output = Command::new("rustc").arg("-vV").current_dir(source).output();
+    let output = output.context("cannot run rustc: install the toolchain of rust-toolchain.toml")?;
+    if !output.status.success() {
+        bail!("rustc -vV failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(output.stdout)
+}
+
+fn build(source: &Path, target: &Path, options: MicroOptions) -> Result<PathBuf> {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(source).args(["build", "--release", "--locked", "--bin", "micro", "--target", TARGET]);
+    cargo.arg("--target-dir").arg(target).args(["--features", options.features()]);
+    // The settings of an outer build are not for the guest: its code must be the same whoever asks for it.
+    for (name, _) in env::vars_os().filter(|(name, _)| leaks(&name.to_string_lossy())) {
+        cargo.env_remove(name);
+    }
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(source, &home.unwrap_or_default()));
+    let status = cargo.status().context("cannot run cargo: install the toolchain of rust-toolchain.toml")?;
+    if !status.success() {
+        bail!("the micro guest does not build ({status}): see cargo's messages above");
+    }
+    Ok(target.join(TARGET).join("release").join("micro"))
+}
+
+fn leaks(name: &str) -> bool {
+    let outer = name.starts_with("CARGO") && !KEPT.iter().any(|kept| name.starts_with(kept));
+    outer || ["RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"].contains(&name)
+}
+
+/// The plainest x86-64, and no directory of this machine in the result: each host builds its own guest, and a pair
+/// wants them equal.
+fn flags(source: &Path, home: &Path) -> OsString {
+    let mut flags = OsString::from("-Ctarget-cpu=x86-64");
+    for (path, name) in [(source, "/micro"), (home, "/cargo")] {
+        flags.push("\u{1f}--remap-path-prefix=");
+        flags.push(path);
+        flags.push(format!("={name}"));
+    }
+    flags
+}
+
+/// Puts the result in place in one step: whoever looks meanwhile sees all of it or nothing.
+fn install(built: &Path, guest: &Path) -> Result<()> {
+    let failed = || format!("cannot install {}", guest.display());
+    fs::create_dir_all(guest.parent().context("the guest has a directory")?).with_context(failed)?;
+    let draft = guest.with_extension(format!("{}.tmp", process::id()));
+    fs::copy(built, &draft).with_context(failed)?;
+    fs::rename(&draft, guest).with_context(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOUND: MicroOptions = MicroOptions { double_apply: false };
+    const BROKEN: MicroOptions = MicroOptions { double_apply: true };
+
+    fn long(bytes: &[u8], at: usize) -> u64 {
+        u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+    }
+
+    #[test]
+    fn the_guest_is_built_once_and_lies_where_the_machine_expects_it() {
+        let path = micro(SOUND).unwrap();
+        let made = fs::metadata(&path).unwrap().modified().unwrap();
+        assert_eq!(micro(SOUND).unwrap(), path);
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), made);
+
+        let elf = fs::read(&path).unwrap();
+        assert_eq!(elf[..6], *b"\x7fELF\x02\x01");
+        assert_eq!(elf[16..20], [2, 0, 62, 0], "a static executable for x86-64");
+        let (entry, headers) = (long(&elf, 24), usize::try_from(long(&elf, 32)).unwrap());
+        let segments: Vec<&[u8]> =
+            elf[headers..].chunks(56).take(usize::from(elf[56])).filter(|segment| segment[0] == 1).collect();
+        let starts: Vec<u64> = segments.iter().map(|segment| long(segment, 24)).collect();
+        assert_eq!(starts.first(), Some(&0x20_0000));
+        assert!(starts.contains(&entry), "{entry:#x} is not the start of one of {starts:x?}");
+    }
+
+    #[test]
+    fn each_guest_has_a_digest_of_its_own() {
+        let copy = env::temp_dir().join(format!("micro-digest-{}", process::id()));
+        fs::create_dir_all(copy.join("src/log")).unwrap();
+        for name in FILES.iter().chain(&["src/main.rs", "src/log/mod.rs"]) {
+            fs::write(copy.join(name), name).unwrap();
+        }
+        let first = digest(&copy, b"rustc 1", SOUND).unwrap();
+        assert_eq!(digest(&copy, b"rustc 1", SOUND).unwrap(), first);
+        assert_ne!(digest(&copy, b"rustc 2", SOUND).unwrap(), first);
+        assert_ne!(digest(&copy, b"rustc 1", BROKEN).unwrap(), first);
+        fs::write(copy.join("src/log/mod.rs"), "changed").unwrap();
+        assert_ne!(digest(&copy, b"rustc 1", SOUND).unwrap(), first);
+        fs::remove_file(copy.join("micro.ld")).unwrap();
+        let missing = format!("{:#}", digest(&copy, b"rustc 1", SOUND).unwrap_err());
+        assert!(missing.contains("micro.ld"), "{missing}");
+        fs::remove_dir_all(&copy).unwrap();
+    }
+
+    #[test]
+    fn settings_of_an_outer_build_do_not_leak() {
+        for name in ["CARGO_TARGET_DIR", "CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "CARGO_PROFILE_RELEASE_LTO"]
+        {
+            assert!(leaks(name), "{name}");
+        }
+        for name in
+            ["CARGO_HOME", "CARGO_HTTP_CAINFO", "CARGO_REGISTRIES_X_INDEX", "PATH", "RUSTUP_TOOLCHAIN"]
+        {
+            assert!(!leaks(name), "{name}");
+        }
+    }
+}

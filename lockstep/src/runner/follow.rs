@@ -1,0 +1,325 @@
+//! A guest that replays: it is entered only towards a position that the log announced, and stops at it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::clock::GuestClock;
+use super::ledger::ApplyError;
+use super::live::Live;
+use super::{Mode, Runner, Wait};
+use crate::Ns;
+use crate::log::{Effect, Event, ExitKind, FrameId, LogItem, Place, Position, Seal, SealDigest};
+use crate::machine::{Command, Delivery, Machine, MachineFailure, Report, Stimulus, Stop};
+
+/// A secondary's replay.
+pub(super) struct Following {
+    items: VecDeque<LogItem>,
+    phase: Phase,
+    early: BTreeMap<FrameId, (u8, Vec<u8>)>,
+    /// Early frames whose place was skipped since the replay was lost; gone once the epoch is repaired.
+    skipped: Vec<FrameId>,
+    reads: BTreeMap<(u8, u64), (bool, Vec<u8>)>,
+    draining: bool,
+    /// Guest time as last placed, and the host time at which it arrived.
+    time: Option<(Ns, Ns)>,
+}
+
+enum Phase {
+    /// Takes the next entry.
+    Reading,
+    /// Runs to this position.
+    Seeking(Position),
+    /// Replay failed: entries are skipped up to the next seal.
+    Lost,
+    /// An epoch is sealed here; waits for the comparison.
+    Sealed(SealDigest),
+    /// The log ended.
+    Drained,
+}
+
+enum Placed {
+    Done,
+    /// Its data is not here yet.
+    Waiting,
+    Wrong(String),
+}
+
+impl Following {
+    fn new() -> Self {
+        Following {
+            items: VecDeque::new(),
+            phase: Phase::Reading,
+            early: BTreeMap::new(),
+            skipped: Vec::new(),
+            reads: BTreeMap::new(),
+            draining: false,
+            time: None,
+        }
+    }
+
+    /// The epoch was reopened: what follows is only known at its next seal.
+    pub(super) fn lose(&mut self) {
+        self.phase = Phase::Lost;
+    }
+
+    /// Frames that have arrived and were not placed here are placed next, in the order of their arrival.
+    pub(super) fn into_live(self) -> Live {
+        let frame = |(id, (nic, frame))| Delivery::Frame { id, nic, frame };
+        Live::with_deliveries(self.early.into_iter().map(frame).collect())
+    }
+
+    /// Guest time stands still from here.
+    pub(super) fn freeze(&mut self, now: Ns) {
+        if let Some((guest, arrived)) = &mut self.time {
+            *guest += now.saturating_sub(*arrived);
+            *arrived = now;
+        }
+    }
+
+    /// Guest time goes on from where it stood.
+    pub(super) fn thaw(&mut self, now: Ns) {
+        if let Some((_, arrived)) = &mut self.time {
+            *arrived = now;
+        }
+    }
+
+    /// The guest's clock goes on from the last placed value plus the time since that value arrived.
+    pub(super) fn clock_at_takeover<M: Machine>(&self, machine: &M, now: Ns) -> GuestClock {
+        match self.time {
+            Some((guest, arrived)) => GuestClock::running(guest, arrived),
+            None => GuestClock::running(machine.guest_now(), now),
+        }
+    }
+}
+
+impl<M: Machine> Runner<M> {
+    pub(super) fn obey_follow(
+        &mut self,
+        command: Command,
+        now: Ns,
+        reports: &mut Vec<Report>,
+    ) -> Result<(), MachineFailure> {
+        match command {
+            Command::Load(pages) => self
+                .ledger
+                .load(&mut self.machine, &pages)
+                .map_err(|page| MachineFailure(format!("the fill names page {page}, beyond memory")))?,
+            Command::Adopt { state } => self.adopt(&state, reports)?,
+            Command::EarlyFrame { id, nic, frame } => {
+                self.following(|follow| drop(follow.early.insert(id, (nic, frame))));
+            }
+            Command::ReadData { disk, id, ok, data } => {
+                self.following(|follow| drop(follow.reads.insert((disk, id), (ok, data))));
+            }
+            Command::Follow(items) => self.following(|follow| {
+                let time = items.iter().rev().find_map(|item| match item {
+                    LogItem::Place(Event::Time(time)) => Some(*time),
+                    _ => None,
+                });
+                follow.time = time.map(|time| (time, now)).or(follow.time);
+                follow.items.extend(items);
+            }),
+            Command::Confirm(epoch) => {
+                self.ledger.commit(epoch);
+                self.following(Following::compared);
+            }
+            Command::Apply(repair) => self.apply(&repair, reports)?,
+            Command::Drain => self.following(|follow| follow.draining = true),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn following(&mut self, act: impl FnOnce(&mut Following)) {
+        if let Mode::Following(follow) = &mut self.mode {
+            act(follow);
+        }
+    }
+
+    fn adopt(&mut self, state: &[u8], reports: &mut Vec<Report>) -> Result<(), MachineFailure> {
+        self.machine.restore(state)?;
+        self.ledger.loaded(&mut self.machine)?;
+        self.exits = 0;
+        self.epoch = 1;
+        self.mode = Mode::Following(Following::new());
+        reports.push(Report::Adopted { outstanding: self.machine.outstanding_disk() });
+        Ok(())
+    }
+
+    fn apply(&mut self, repair: &crate::machine::Repair, reports: &mut Vec<Report>) -> Result<(), MachineFailure> {
+        let Mode::Following(follow) = &mut self.mode else { return Ok(()) };
+        let Phase::Sealed(expected) = follow.phase else { return Ok(()) };
+        let epoch = repair.epoch;
+        match self.ledger.apply(&mut self.machine, repair, expected) {
+            Ok(()) => {
+                self.exits = repair.exits;
+                follow.compared();
+                let outstanding = self.machine.outstanding_disk();
+                follow.reads.retain(|(disk, id), _| {
+                    outstanding.iter().any(|effect| matches!(effect, Effect::DiskRead { disk: d, id: i, .. } if (d, i) == (disk, id)))
+                });
+                reports.push(Report::Applied { epoch, outstanding });
+            }
+            Err(ApplyError::NotEqual) => reports.push(Report::Refused { epoch }),
+            Err(ApplyError::Failed(why)) => return Err(MachineFailure(why)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn follow_turn(&mut self, now: Ns, reports: &mut Vec<Report>) -> Result<Wait, MachineFailure> {
+        let Mode::Following(follow) = &mut self.mode else { return Ok(Wait::Command) };
+        match follow.phase {
+            Phase::Seeking(position) => self.seek(position, reports),
+            Phase::Sealed(_) if follow.draining => {
+                // Nobody is left to compare with: the epoch's own replay is as valid.
+                self.ledger.reopen();
+                follow.phase = Phase::Reading;
+                Ok(Wait::Again)
+            }
+            Phase::Sealed(_) | Phase::Drained => Ok(Wait::Command),
+            Phase::Reading | Phase::Lost => self.next_item(now, reports),
+        }
+    }
+
+    fn next_item(&mut self, now: Ns, reports: &mut Vec<Report>) -> Result<Wait, MachineFailure> {
+        let Mode::Following(follow) = &mut self.mode else { return Ok(Wait::Command) };
+        let lost = matches!(follow.phase, Phase::Lost);
+        let Some(item) = follow.items.front().cloned() else {
+            if follow.draining {
+                follow.phase = Phase::Drained;
+                reports.push(Report::Drained { outstanding: self.machine.outstanding_disk() });
+            }
+            return Ok(Wait::Command);
+        };
+        match item {
+            LogItem::RunTo(position) if !lost => follow.phase = Phase::Seeking(position),
+            LogItem::Place(event) if !lost => match self.place_logged(&event)? {
+                Placed::Done => self.take_followed_effects(reports),
+                // At a takeover what has not arrived never will.
+                Placed::Waiting => {
+                    if !self.is_draining() {
+                        return Ok(Wait::Command);
+                    }
+                }
+                Placed::Wrong(why) => self.lose_at_last_position(why, reports),
+            },
+            LogItem::Place(Event::Frame(id)) => follow.skipped.push(id),
+            LogItem::RunTo(_) | LogItem::Place(_) => {}
+            LogItem::Seal(seal) => self.seal_followed(&seal, now, reports)?,
+        }
+        self.following(|follow| drop(follow.items.pop_front()));
+        Ok(Wait::Again)
+    }
+
+    fn is_draining(&self) -> bool {
+        matches!(&self.mode, Mode::Following(follow) if follow.draining)
+    }
+
+    fn seal_followed(&mut self, seal: &Seal, _now: Ns, reports: &mut Vec<Report>) -> Result<(), MachineFailure> {
+        let exits = self.exits;
+        let Mode::Following(follow) = &mut self.mode else { return Ok(()) };
+        if follow.draining {
+            return Ok(());
+        }
+        let position = Position { index: 0, place: Place::Exit { exits, kind: ExitKind::Halt } };
+        #[cfg(feature = "sabotage")]
+        if self.limits.forget_dirty_page {
+            self.ledger.forget_last_dirty(&mut self.machine)?;
+        }
+        let sealed = self.ledger.seal(&mut self.machine, seal.epoch, position, exits, false)?;
+        follow.phase = Phase::Sealed(seal.digest);
+        debug_assert_eq!(self.ledger.open_digest(), Some(sealed.digest));
+        reports.push(Report::Sealed(sealed));
+        Ok(())
+    }
+
+    /// One entry into the guest on the way to `position`.
+    fn seek(&mut self, position: Position, reports: &mut Vec<Report>) -> Result<Wait, MachineFailure> {
+        let (target, kind) = match position.place {
+            Place::Exit { exits, kind } => (exits, Some(kind)),
+            Place::Async { exits } => (exits, None),
+            // This backend has neither: the epoch is repaired at its seal.
+            Place::Landing { exits, .. } => (exits, None),
+            Place::Count(_) => (self.exits, None),
+        };
+        if self.exits == target {
+            if matches!(position.place, Place::Async { .. }) {
+                self.machine.reevaluate();
+            }
+            self.following(|follow| follow.phase = Phase::Reading);
+            return Ok(Wait::Again);
+        }
+        if self.exits > target || self.machine.waits() {
+            let why = format!("stands at exit {} and cannot reach exit {target}", self.exits);
+            self.lose(position, why, reports);
+            return Ok(Wait::Again);
+        }
+        match self.machine.run()? {
+            Stop::Kicked => return Ok(Wait::Again),
+            Stop::Shutdown => {
+                self.exits += 1;
+                reports.push(Report::Effects(vec![Effect::Reset]));
+            }
+            Stop::Exit(found) => {
+                self.exits += 1;
+                self.take_followed_effects(reports);
+                if self.exits == target && kind.is_some_and(|kind| kind != found) {
+                    let why = format!("exit {target} is {found:?} here, {kind:?} on the primary");
+                    self.lose(position, why, reports);
+                }
+            }
+        }
+        Ok(Wait::Again)
+    }
+
+    fn place_logged(&mut self, event: &Event) -> Result<Placed, MachineFailure> {
+        let Mode::Following(follow) = &mut self.mode else { return Ok(Placed::Done) };
+        let stimulus = match event {
+            Event::Time(time) => Stimulus::Time(*time),
+            Event::Frame(id) => match follow.early.remove(id) {
+                Some((nic, frame)) => Stimulus::Frame { nic, frame },
+                None => return Ok(Placed::Waiting),
+            },
+            Event::DiskDone { disk, id, ok, hash: 0 } => {
+                Stimulus::DiskDone { disk: *disk, id: *id, ok: *ok, data: Vec::new() }
+            }
+            Event::DiskDone { disk, id, ok, hash } => {
+                let Some((_, data)) = follow.reads.remove(&(*disk, *id)) else { return Ok(Placed::Waiting) };
+                if xxh3_128(&data) != *hash {
+                    return Ok(Placed::Wrong(format!("read {id} of disk {disk} returned other data")));
+                }
+                Stimulus::DiskDone { disk: *disk, id: *id, ok: *ok, data }
+            }
+        };
+        self.machine.place(&stimulus)?;
+        Ok(Placed::Done)
+    }
+
+    fn take_followed_effects(&mut self, reports: &mut Vec<Report>) {
+        let effects = self.machine.take_effects();
+        if !effects.is_empty() {
+            reports.push(Report::Effects(effects));
+        }
+    }
+
+    fn lose_at_last_position(&mut self, why: String, reports: &mut Vec<Report>) {
+        let place = Place::Exit { exits: self.exits, kind: ExitKind::Halt };
+        self.lose(Position { index: 0, place }, why, reports);
+    }
+
+    fn lose(&mut self, at: Position, why: String, reports: &mut Vec<Report>) {
+        self.following(Following::lose);
+        reports.push(Report::Lost { at, why });
+    }
+}
+
+impl Following {
+    /// The epoch is equal now: what its skipped part consumed is gone.
+    fn compared(&mut self) {
+        for id in std::mem::take(&mut self.skipped) {
+            self.early.remove(&id);
+        }
+        self.phase = Phase::Reading;
+    }
+}

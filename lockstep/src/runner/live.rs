@@ -1,0 +1,303 @@
+//! A guest that runs for real: alone, or as the primary of a pair, which differs only in the log.
+
+use std::collections::VecDeque;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::clock::GuestClock;
+use super::{Limits, Mode, Runner, Wait};
+use crate::Ns;
+use crate::log::{Effect, Event, ExitKind, LogItem, Place, Position};
+use crate::machine::{Command, Delivery, Machine, MachineFailure, Report, Stimulus, Stop};
+
+/// Deliveries that may wait for a guest that runs alone.
+const DELIVERIES_MAX: usize = 1024;
+
+/// A running guest.
+pub(super) struct Live {
+    /// Present: every event is logged, outputs wait elsewhere.
+    log: Option<Log>,
+    deliveries: VecDeque<Delivery>,
+    seal_wanted: bool,
+    stalled: bool,
+    /// Whether the guest stands where its last deterministic exit (or the start, or a seal) left it.
+    at: Option<ExitKind>,
+    /// Something is due and no position has come since then.
+    seeking_since: Option<Ns>,
+    /// Host time of the last published guest time.
+    published: Ns,
+    /// The guest asked for a reset or power-off: it is not entered again.
+    ended: bool,
+}
+
+/// What the secondary was told.
+struct Log {
+    index: u64,
+    /// `exits` of the last announced position.
+    announced: u64,
+    announced_at: Ns,
+}
+
+impl Live {
+    pub(super) fn alone() -> Self {
+        Live {
+            log: None,
+            deliveries: VecDeque::new(),
+            seal_wanted: false,
+            stalled: false,
+            at: Some(ExitKind::Halt),
+            seeking_since: None,
+            published: 0,
+            ended: false,
+        }
+    }
+
+    pub(super) fn with_deliveries(deliveries: VecDeque<Delivery>) -> Self {
+        Live { deliveries, ..Live::alone() }
+    }
+
+    pub(super) fn without_log(self) -> Self {
+        Live { log: None, seal_wanted: false, stalled: false, ..self }
+    }
+
+    fn due<M: Machine>(&self, machine: &M, clock: GuestClock, now: Ns) -> bool {
+        let timer = machine.next_deadline().is_some_and(|deadline| deadline <= clock.at(now));
+        timer || !self.deliveries.is_empty()
+    }
+
+    /// `blocked`: an epoch is sealed and unacknowledged, so that no other can end; its commit comes as a
+    /// command, with a kick of its own.
+    pub(super) fn kick_at<M: Machine>(
+        &self,
+        machine: &M,
+        clock: GuestClock,
+        limits: &Limits,
+        blocked: bool,
+    ) -> Option<Ns> {
+        if let Some(since) = self.seeking_since {
+            return (!blocked).then_some(since + limits.seek);
+        }
+        let timer = machine.next_deadline().and_then(|deadline| clock.host_time_of(deadline));
+        let heartbeat = Some(self.published + limits.heartbeat);
+        timer.into_iter().chain(heartbeat).min()
+    }
+}
+
+impl<M: Machine> Runner<M> {
+    pub(super) fn obey_live(
+        &mut self,
+        command: Command,
+        reports: &mut Vec<Report>,
+    ) -> Result<(), MachineFailure> {
+        let Mode::Live(live) = &mut self.mode else { return Ok(()) };
+        match command {
+            // While a log is written the core bounds what waits; alone, a full receive ring drops.
+            Command::Deliver(Delivery::Frame { .. })
+                if live.log.is_none() && live.deliveries.len() >= DELIVERIES_MAX => {}
+            Command::Deliver(delivery) => live.deliveries.push_back(delivery),
+            Command::Seal => live.seal_wanted = live.log.is_some(),
+            Command::Stall(on) => live.stalled = on,
+            Command::Repair { theirs, .. } => {
+                if let Some((repair, moved)) = self.ledger.repair(&mut self.machine, &theirs)? {
+                    reports.push(Report::Repair { repair, moved });
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Ends the fill: the secondary gets all that is left, and the log begins.
+    pub(super) fn fill_finish(&mut self, now: Ns, reports: &mut Vec<Report>) -> Result<(), MachineFailure> {
+        // What was delivered before the log began belongs before it: the secondary never hears of it.
+        self.machine.reevaluate();
+        self.place_due(Place::Async { exits: self.exits }, now, reports)?;
+        let Mode::Live(live) = &mut self.mode else { return Ok(()) };
+        let (pages, _) = self.ledger.fill_dirty(&mut self.machine, u32::MAX)?;
+        let state = self.machine.save()?;
+        self.machine.reevaluate();
+        self.exits = 0;
+        self.epoch = 1;
+        live.log = Some(Log { index: 0, announced: 0, announced_at: 0 });
+        live.at = Some(ExitKind::Halt);
+        live.seeking_since = None;
+        reports.push(Report::FillFinished { pages, state });
+        Ok(())
+    }
+
+    pub(super) fn live_turn(&mut self, now: Ns, reports: &mut Vec<Report>) -> Result<Wait, MachineFailure> {
+        let Mode::Live(live) = &self.mode else { return Ok(Wait::Command) };
+        if let Some(kind) = live.at {
+            self.attend(kind, now, reports)?;
+        } else if !self.attend_between_exits(now, reports)? {
+            return self.enter(now, reports);
+        }
+        let Mode::Live(live) = &mut self.mode else { return Ok(Wait::Command) };
+        if live.stalled || live.ended {
+            return Ok(Wait::Command);
+        }
+        if self.machine.waits() {
+            self.announce_idle(now, reports);
+            let deadline = self.machine.next_deadline().and_then(|guest| self.clock.host_time_of(guest));
+            return Ok(deadline.map_or(Wait::Command, Wait::Until));
+        }
+        self.enter(now, reports)
+    }
+
+    /// At a deterministic position: seal if wanted, then place what is due.
+    fn attend(&mut self, kind: ExitKind, now: Ns, reports: &mut Vec<Report>) -> Result<(), MachineFailure> {
+        let place = Place::Exit { exits: self.exits, kind };
+        self.seal_if_wanted(place, now, reports)?;
+        let Mode::Live(live) = &mut self.mode else { return Ok(()) };
+        live.seeking_since = None;
+        let stale = now >= live.published + self.limits.mark && !self.machine.waits();
+        if stale || live.due(&self.machine, self.clock, now) {
+            self.place_due(place, now, reports)?;
+        } else if let Some(log) = &mut live.log
+            && log.announced != self.exits
+            && now >= log.announced_at + self.limits.mark
+        {
+            reports.push(Report::Log(vec![log.announce(self.exits, place, now)]));
+        }
+        Ok(())
+    }
+
+    /// After a kick: nothing may be placed unless the guest is alone, or no exit has come for too long.
+    /// Says whether the guest now stands at a position.
+    fn attend_between_exits(&mut self, now: Ns, reports: &mut Vec<Report>) -> Result<bool, MachineFailure> {
+        let Mode::Live(live) = &mut self.mode else { return Ok(false) };
+        let heartbeat = now >= live.published + self.limits.heartbeat;
+        let wanted = live.seal_wanted || heartbeat || live.due(&self.machine, self.clock, now);
+        if !wanted {
+            return Ok(false);
+        }
+        if live.log.is_some() {
+            let since = *live.seeking_since.get_or_insert(now);
+            if now < since + self.limits.seek || self.ledger.open_epoch().is_some() {
+                return Ok(false);
+            }
+            live.seal_wanted = true;
+            self.seal_if_wanted(Place::Async { exits: self.exits }, now, reports)?;
+        }
+        // The next entry is the same on both sides: it begins with a look at the interrupt controller.
+        self.machine.reevaluate();
+        self.place_due(Place::Async { exits: self.exits }, now, reports)?;
+        if let Mode::Live(live) = &mut self.mode {
+            live.seeking_since = None;
+            live.at = Some(ExitKind::Halt);
+        }
+        Ok(true)
+    }
+
+    fn seal_if_wanted(&mut self, place: Place, now: Ns, reports: &mut Vec<Report>) -> Result<(), MachineFailure> {
+        let Mode::Live(live) = &mut self.mode else { return Ok(()) };
+        let Some(log) = &mut live.log else { return Ok(()) };
+        if !live.seal_wanted || self.ledger.open_epoch().is_some() {
+            return Ok(());
+        }
+        live.seal_wanted = false;
+        let is_new = log.announced != self.exits || matches!(place, Place::Async { .. });
+        if is_new {
+            reports.push(Report::Log(vec![log.announce(self.exits, place, now)]));
+        }
+        let position = Position { index: log.index, place };
+        let sealed = self.ledger.seal(&mut self.machine, self.epoch, position, self.exits, true)?;
+        self.epoch += 1;
+        reports.push(Report::Sealed(sealed));
+        Ok(())
+    }
+
+    /// Publishes the time, then places every delivery.
+    fn place_due(&mut self, place: Place, now: Ns, reports: &mut Vec<Report>) -> Result<(), MachineFailure> {
+        let Mode::Live(live) = &mut self.mode else { return Ok(()) };
+        let mut items = Vec::new();
+        if let Some(log) = &mut live.log
+            && log.announced != self.exits
+        {
+            items.push(log.announce(self.exits, place, now));
+        }
+        let time = self.clock.at(now).max(self.machine.guest_now());
+        live.published = now;
+        self.machine.place(&Stimulus::Time(time))?;
+        items.push(LogItem::Place(Event::Time(time)));
+        for delivery in live.deliveries.drain(..) {
+            let (event, stimulus) = split(delivery);
+            self.machine.place(&stimulus)?;
+            items.push(LogItem::Place(event));
+        }
+        if live.log.is_some() {
+            reports.push(Report::Log(items));
+        }
+        self.take_effects(now, reports);
+        Ok(())
+    }
+
+    /// An idle guest has nothing else to say: the secondary may come up to here.
+    fn announce_idle(&mut self, now: Ns, reports: &mut Vec<Report>) {
+        let exits = self.exits;
+        let Mode::Live(Live { log: Some(log), at: Some(kind), .. }) = &mut self.mode else { return };
+        if log.announced != exits {
+            let place = Place::Exit { exits, kind: *kind };
+            reports.push(Report::Log(vec![log.announce(exits, place, now)]));
+        }
+    }
+
+    fn enter(&mut self, now: Ns, reports: &mut Vec<Report>) -> Result<Wait, MachineFailure> {
+        let stop = self.machine.run()?;
+        let Mode::Live(live) = &mut self.mode else { return Ok(Wait::Command) };
+        live.at = match stop {
+            Stop::Exit(kind) => Some(kind),
+            Stop::Kicked => None,
+            Stop::Shutdown => Some(ExitKind::Halt),
+        };
+        match stop {
+            Stop::Kicked => return Ok(Wait::Again),
+            Stop::Shutdown => {
+                live.ended = true;
+                reports.push(Report::Effects(vec![Effect::Reset]));
+            }
+            Stop::Exit(_) => {}
+        }
+        self.exits += 1;
+        self.take_effects(now, reports);
+        Ok(Wait::Again)
+    }
+
+    fn take_effects(&mut self, now: Ns, reports: &mut Vec<Report>) {
+        let effects = self.machine.take_effects();
+        if effects.is_empty() {
+            return;
+        }
+        let exits = self.exits;
+        let Mode::Live(live) = &mut self.mode else { return };
+        live.ended |= effects.iter().any(|effect| matches!(effect, Effect::Reset | Effect::PowerOff));
+        // Replay may begin before the seal comes.
+        if let (Some(log), Some(kind)) = (&mut live.log, live.at)
+            && log.announced != exits
+            && effects.iter().any(Effect::is_output)
+        {
+            reports.push(Report::Log(vec![log.announce(exits, Place::Exit { exits, kind }, now)]));
+        }
+        reports.push(Report::Effects(effects));
+    }
+}
+
+impl Log {
+    fn announce(&mut self, exits: u64, place: Place, now: Ns) -> LogItem {
+        self.index += 1;
+        self.announced = exits;
+        self.announced_at = now;
+        LogItem::RunTo(Position { index: self.index, place })
+    }
+}
+
+/// The log's entry for a delivery, and what the machine is given.
+fn split(delivery: Delivery) -> (Event, Stimulus) {
+    match delivery {
+        Delivery::Frame { id, nic, frame } => (Event::Frame(id), Stimulus::Frame { nic, frame }),
+        Delivery::DiskDone { disk, id, ok, data } => {
+            let hash = if data.is_empty() { 0 } else { xxh3_128(&data) };
+            (Event::DiskDone { disk, id, ok, hash }, Stimulus::DiskDone { disk, id, ok, data })
+        }
+    }
+}

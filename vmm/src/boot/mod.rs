@@ -1,0 +1,82 @@
+//! Starting a guest: the kernel, the boot structures, the first processor state.
+
+mod elf;
+mod paging;
+mod zero_page;
+
+use std::fs::File;
+use std::path::Path;
+
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::error::BootError;
+use crate::memory::Ram;
+use crate::table::layout::{APIC_BASE_MSR, BOOT_GDT, BOOT_PARAMS, BOOT_STACK, PAGE_TABLES};
+use crate::table::msrs;
+use crate::vcpu::{CpuState, Events, Segment};
+
+/// Loads an ELF kernel and writes the boot structures; returns the state to start with.
+pub(crate) fn load(ram: &Ram, kernel: &Path, command_line: &str) -> Result<CpuState, BootError> {
+    let mut file =
+        File::open(kernel).map_err(|source| BootError::Open { path: kernel.to_path_buf(), source })?;
+    let entry =
+        elf::load(ram, &mut file).map_err(|reason| BootError::Load { path: kernel.to_path_buf(), reason })?;
+    zero_page::write(ram, command_line)?;
+    paging::write(ram).map_err(|error| BootError::Memory(error.to_string()))?;
+    ram.write_slice(&GDT.map(u64::to_le_bytes).concat(), GuestAddress(BOOT_GDT))
+        .map_err(|error| BootError::Memory(error.to_string()))?;
+    Ok(long_mode(entry))
+}
+
+/// Null, 64-bit code (selector 8), data (selector 16).
+const GDT: [u64; 3] = [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
+const CODE: Segment = Segment { base: 0, limit: u32::MAX, selector: 8, access: 0xa09b };
+const DATA: Segment = Segment { base: 0, limit: u32::MAX, selector: 16, access: 0xc093 };
+/// A busy 64-bit task state segment: VMX demands one.
+const TASK: Segment = Segment { base: 0, limit: 0xffff, selector: 0, access: 0x8b };
+const NO_LDT: Segment = Segment { base: 0, limit: 0, selector: 0, access: 1 << 16 };
+
+/// PE, MP, ET, NE, WP, AM, PG.
+const CR0: u64 = 0x8005_0033;
+/// PAE, OSFXSR, OSXMMEXCPT.
+const CR4: u64 = 0x620;
+/// Long mode enabled and active.
+const EFER: u64 = 0x500;
+
+/// 64-bit mode, interrupts off, RSI at the zero page (Linux's 64-bit boot protocol).
+fn long_mode(entry: u64) -> CpuState {
+    let mut general = [0; 16];
+    general[4] = BOOT_STACK;
+    general[6] = BOOT_PARAMS;
+    let mut fxsave = vec![0; 512];
+    // FCW and MXCSR after FNINIT and reset: all exceptions masked.
+    fxsave[0..2].copy_from_slice(&0x37f_u16.to_le_bytes());
+    fxsave[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
+    let gdt_limit = u16::try_from(GDT.len() * 8 - 1).unwrap_or(0);
+    CpuState {
+        general,
+        rip: entry,
+        rflags: 2,
+        segments: [CODE, DATA, DATA, DATA, DATA, DATA, TASK, NO_LDT],
+        gdt: (BOOT_GDT, gdt_limit),
+        idt: (0, 0),
+        control: [CR0, 0, PAGE_TABLES, CR4, 0],
+        efer: EFER,
+        apic_base: APIC_BASE_MSR,
+        fxsave,
+        // DR6 and DR7 after reset.
+        debug: [0, 0, 0, 0, 0xffff_0ff0, 0x400],
+        msrs: msrs::SAVED.iter().map(|msr| msr.reset).collect(),
+        events: Events::default(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests_support {
+    use crate::vcpu::CpuState;
+
+    /// Some valid state.
+    pub(crate) fn boot_state() -> CpuState {
+        super::long_mode(0x0020_0000)
+    }
+}

@@ -1,0 +1,47 @@
+//! Developer tasks: `./xtask.sh drill`, `./xtask.sh test`, and what they are made of.
+
+mod drill;
+mod interrupt;
+mod progress;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::world;
+
+#[derive(Debug, Parser)]
+#[command(name = "xtask", about = "Developer tasks of TwinRun", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Set up everything and run the plug-pull drill.
+    Drill(drill::DrillArgs),
+    /// Set up everything and run all tests.
+    Test(test::TestArgs),
+    //SIM /// Run the whole-pair simulator.
+    //SIM Sim(sim::SimArgs),
+    /// Install what the other commands need.
+    Setup,
+}
+
+fn main() -> ExitCode {
+    if let Some(code) = world::hidden_main() {
+        return code;
+    }
+    let result = match Cli::parse().task {
+        Task::Drill(args) => drill::run(&args),
+        Task::Test(args) => test::run(&args),
+        //SIM Task::Sim(args) => sim::run(&args),
+        Task::Setup => setup::run().map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::from(3)
+    })
+}
