@@ -1,13 +1,12 @@
-//! Linker flags of the freestanding program; the library and its tests are ordinary.
+//! Linker flags of a freestanding program; libraries and their tests are ordinary.
 
 fn main() {
-    let dir = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
-    let script = format!("-Wl,-T,{dir}/micro.ld");
+    let script = std::env::var("DEP_MACHINE_SCRIPT").expect("the machine's build script tells the path");
+    let place = format!("-Wl,-T,{script}");
     let flags = ["-nostdlib", "-nostartfiles", "-static", "-no-pie"];
-    let linker = ["-Wl,--build-id=none", "-Wl,--gc-sections", "-Wl,-z,noexecstack", &script];
+    let linker = ["-Wl,--build-id=none", "-Wl,--gc-sections", "-Wl,-z,noexecstack", &place];
     for flag in flags.iter().chain(&linker) {
         println!("cargo:rustc-link-arg-bins={flag}");
     }
-    println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=micro.ld");
+    println!("cargo:rerun-if-changed={script}");
 }

@@ -3,6 +3,6 @@
 //! A recipe builds once and keeps the result under `target/guests`, named by a digest of everything that went into
 //! it: a guest that is there is current, one that is not is built.
 
-mod micro;
+mod recipe;
 
-pub use micro::{MicroOptions, micro};
+pub use recipe::{MicroOptions, chaos, micro};

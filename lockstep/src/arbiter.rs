@@ -127,7 +127,6 @@ fn check(pair: &str, new: &Record) -> Result<(), String> {
 mod hex_id {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
     pub(super) fn serialize<S: Serializer>(id: &u128, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&format!("{id:032x}"))
     }

@@ -48,7 +48,8 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let item = LogItem::RunTo(Position { index: 7, place: Place::Exit { exits: 300, kind: ExitKind::Halt } });
+        let item =
+            LogItem::RunTo(Position { index: 7, place: Place::Exit { exits: 300, kind: ExitKind::Halt } });
         let bytes = encode(&item);
         assert_eq!(
             bytes,

@@ -252,7 +252,7 @@ mod tests {
             digest(&[a.clone(), b]),
             "two frames are not one long frame"
         );
-        assert_ne!(digest(&[Effect::Console(vec![1, 2])]), digest(&[a.clone()]));
+        assert_ne!(digest(&[Effect::Console(vec![1, 2])]), digest(std::slice::from_ref(&a)));
         assert_eq!(digest(std::slice::from_ref(&a)), digest(&[a]));
     }
 }

@@ -14,12 +14,17 @@ pub struct Identity {
     pub table: u128,
     /// Digest of what is booted: kernel, initrd, memory size, devices.
     pub guest: u128,
-    /// Digest of the configuration file's shared part.
-    pub config: u128,
+    /// The shared part of the configuration file: (key, value), sorted by key.
+    pub settings: Vec<(String, String)>,
     /// Size of guest memory in pages.
     pub pages: u32,
     /// Size of each disk in sectors.
     pub disks: Vec<u64>,
+}
+
+/// A text of the other side, fit for a terminal and a journal: no control characters, at most `max` characters.
+pub(crate) fn printable(text: &str, max: usize) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(max).collect()
 }
 
 /// How a host stands when a link comes up.
@@ -131,6 +136,10 @@ pub enum Message {
     Ack {
         /// Epoch.
         epoch: Epoch,
+        /// From the seal's arrival to the end of the secondary's replay, in nanoseconds.
+        replay: u64,
+        /// From there to this acknowledgement, in nanoseconds.
+        compare: u64,
     },
     /// All flushes of epochs up to this one are durable here.
     Durable {

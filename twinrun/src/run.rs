@@ -23,7 +23,10 @@ pub fn run(loaded: &Loaded, host: &str, options: &RunOptions) -> anyhow::Result<
             ExitReason::LostArbitration(why) => {
                 tracing::warn!("this host does not own the pair ({why}); it begins again, to be filled");
             }
-            ExitReason::Stale(why) => anyhow::bail!("Refused to start: {why}"),
+            ExitReason::Stale(why) => match host.refusal() {
+                Some(refusal) => anyhow::bail!("Refused to start: no link with {refusal}. Without it: {why}"),
+                None => anyhow::bail!("Refused to start: {why}"),
+            },
             ExitReason::Mismatch(why) => anyhow::bail!("The hosts do not fit together: {why}"),
             ExitReason::Failed(why) => anyhow::bail!("This host failed: {why}"),
         }

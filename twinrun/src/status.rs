@@ -37,6 +37,15 @@ pub fn render(status: &Value) -> String {
     let indent = " ".repeat(pair.chars().count() + 3);
     let mut out = format!("{pair}   {}", headline(status));
     out += &format!("\n{indent}last failover: {}", takeover(status));
+    if let Some(trouble) = text(status, "/arbiter_trouble") {
+        let then = match level(status) {
+            Level::Protected => {
+                "; if a host fails meanwhile, the other one holds the guest until this is over"
+            }
+            _ => "",
+        };
+        out += &format!("\n{indent}WARNING: no arbiter: {}{then}", trouble.replace('\n', " "));
+    }
     if let Some(notice) = text(status, "/last_notice").filter(|notice| !notice.is_empty()) {
         out += &format!("\n{indent}{}", notice.replace('\n', " "));
     }
@@ -58,7 +67,8 @@ fn headline(status: &Value) -> String {
         Some("joining") => format!("{host} is being filled by {peer} (generation {generation})"),
         Some("arbitrating") => format!("{host} asks the arbiter who goes on (generation {generation})"),
         Some("holding") => format!(
-            "HELD: {host} has lost {peer} and cannot reach the arbiter; the guest is frozen until one of them answers"
+            "HELD: {host} has lost {peer} and cannot reach the arbiter; the guest is frozen until one of them answers, and \
+             both are asked all the time"
         ),
         Some("starting") => format!("{host} is starting and looks for the other hosts"),
         Some("taking-over") => format!("{host} takes over from {peer} (generation {generation})"),
@@ -170,6 +180,21 @@ mod tests {
         );
         assert_eq!(level(&protected), Level::Protected);
         assert!(render(&status("secondary", true)).contains("primary beta (generation 7) · secondary alpha"));
+    }
+
+    #[test]
+    fn an_arbiter_out_of_reach_is_a_warning_that_says_what_it_means() {
+        let mut protected = status("primary", true);
+        protected["arbiter_trouble"] = json!("witness 10.79.0.200:7900: silent");
+        assert_eq!(level(&protected), Level::Protected);
+        let told = render(&protected);
+        assert!(
+            told.contains("\n        WARNING: no arbiter: witness 10.79.0.200:7900: silent; if a host"),
+            "{told}"
+        );
+        let mut held = status("holding", false);
+        held["arbiter_trouble"] = json!("witness: silent");
+        assert!(render(&held).ends_with("WARNING: no arbiter: witness: silent"), "{}", render(&held));
     }
 
     #[test]

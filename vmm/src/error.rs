@@ -143,6 +143,9 @@ pub enum VcpuError {
         /// The processor's reason.
         reason: u64,
     },
+    /// The backend cannot stop at stores to clean pages.
+    #[error("there are no landings on this host: {0}")]
+    NoLandings(String),
     /// An exit that this machine never asks for.
     #[error("KVM stopped the guest for an unexpected reason ({0}): this kernel's KVM is not supported")]
     UnexpectedExit(String),
@@ -171,6 +174,14 @@ pub enum RunError {
     /// The guest sleeps.
     #[error("the guest is halted and no interrupt is deliverable: place a stimulus first")]
     Halted,
+    /// A landing on nothing.
+    #[error("there is no page {page} to land on, the guest has {pages}: the other host sent nonsense")]
+    NoSuchPage {
+        /// The page asked for.
+        page: u32,
+        /// How many there are.
+        pages: u32,
+    },
     /// The guest shut the processor down.
     #[error("the processor is shut down (triple fault): make a new machine or restore this one")]
     Shutdown,
@@ -187,9 +198,17 @@ pub enum RunError {
     Vcpu(#[from] VcpuError),
 }
 
-/// Why the dirty pages cannot be told.
+/// Why the dirty pages cannot be told or protected.
 #[derive(Debug, Error)]
 pub enum DirtyError {
+    /// A page that does not exist.
+    #[error("there is no page {page} to protect, the guest has {pages}: the other host sent nonsense")]
+    NoSuchPage {
+        /// The page asked for.
+        page: u32,
+        /// How many there are.
+        pages: u32,
+    },
     /// The backend's log failed.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),

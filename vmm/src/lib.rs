@@ -7,7 +7,7 @@
 //! leaves it. The machine that the guest sees is the data of [`table`], the same on every host.
 //!
 //! Architecture Invariant: an interrupt reaches the guest only where [`Vm::run`] starts after a
-//! deterministic exit or after its owner changed the devices' state. Nothing that depends on the moment of
+//! deterministic exit, at a landing, or after its owner changed the devices' state. Nothing that depends on the moment of
 //! a kick can therefore change what the guest computes.
 
 mod boot;
@@ -21,8 +21,8 @@ pub mod table;
 mod vcpu;
 
 pub use error::{BootError, DirtyError, RestoreError, RunError, SaveError, VcpuError, VmError};
-pub use machine::{ExitKind, Stop, Vm, VmConfig};
-pub use vcpu::{Capabilities, Kicker};
+pub use machine::{ExitKind, Reached, Stop, Vm, VmConfig};
+pub use vcpu::{Capabilities, Kicker, Landing, LandingCounts};
 
 /// Bytes per page of guest memory.
 pub const PAGE_SIZE: usize = 4096;

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use devices::{Effect, Ns, PlaceError, Platform, PlatformConfig, Stimulus};
 
+pub use self::landing::Reached;
 use crate::error::{BootError, DirtyError, RestoreError, RunError, SaveError, VcpuError, VmError};
+use crate::kvm::Tracking;
 use crate::memory::Ram;
 use crate::saved::{self, SavedVm};
 use crate::table::layout::LAPIC_TPR;
@@ -117,9 +119,22 @@ impl Vm {
     ///
     /// See [`VmError`].
     pub fn new(config: &VmConfig) -> Result<Self, VmError> {
+        Self::with_tracking(config, Tracking::Best)
+    }
+
+    /// A machine that has no landings, as on a host that cannot have them.
+    ///
+    /// # Errors
+    ///
+    /// See [`VmError`].
+    pub fn without_landings(config: &VmConfig) -> Result<Self, VmError> {
+        Self::with_tracking(config, Tracking::Bitmap)
+    }
+
+    fn with_tracking(config: &VmConfig, tracking: Tracking) -> Result<Self, VmError> {
         let platform = Platform::new(&config.platform)?;
         let ram = memory::allocate(config.memory_mib)?;
-        let vcpu = Box::new(kvm::create(&ram)?);
+        let vcpu = Box::new(kvm::create(&ram, tracking)?);
         let (config, life) = (config.clone(), Life::Fresh);
         Ok(Vm { config, ram, vcpu, platform, life, evaluate: true, unfinished: false, cr8: 0 })
     }
@@ -155,6 +170,13 @@ impl Vm {
     ///
     /// See [`RunError`]. [`RunError::Halted`] if [`Self::waits`]; otherwise the machine is to be thrown away.
     pub fn run(&mut self) -> Result<Stop, RunError> {
+        match self.enter(VmEntry::Run)? {
+            Reached::Stop(stop) => Ok(stop),
+            other => Err(VcpuError::UnexpectedExit(format!("{other:?} that nobody looked for")).into()),
+        }
+    }
+
+    fn enter(&mut self, entry: VmEntry) -> Result<Reached, RunError> {
         match self.life {
             Life::Fresh | Life::Filling => return Err(RunError::NotStarted),
             Life::ShutDown => return Err(RunError::Shutdown),
@@ -165,17 +187,22 @@ impl Vm {
             self.offer_interrupt()?;
             self.evaluate = false;
         }
-        let exit = self.vcpu.run(VmEntry::Run)?;
+        let exit = self.vcpu.run(entry)?;
         // A kick may have come before the entry.
         self.unfinished &= exit == VmExit::Interrupted;
         self.follow_task_priority();
         match exit {
-            VmExit::Interrupted => Ok(Stop::Kicked),
+            VmExit::Interrupted => Ok(Reached::Stop(Stop::Kicked)),
             VmExit::Shutdown => {
                 self.life = Life::ShutDown;
-                Ok(Stop::Shutdown)
+                Ok(Reached::Stop(Stop::Shutdown))
             }
-            exit => self.answer(exit).map(Stop::Exit),
+            VmExit::Landing(landing) => {
+                self.evaluate = true;
+                Ok(Reached::Landing(landing))
+            }
+            VmExit::Missed(landing) => Ok(Reached::Missed(landing)),
+            exit => self.answer(exit).map(|kind| Reached::Stop(Stop::Exit(kind))),
         }
     }
 
@@ -288,7 +315,11 @@ impl Vm {
             }
             VmExit::TaskPriority => Served::Done(ExitKind::Mmio),
             VmExit::Window => Served::Done(ExitKind::Window),
-            VmExit::Interrupted | VmExit::Completed | VmExit::Shutdown => {
+            VmExit::Interrupted
+            | VmExit::Landing(_)
+            | VmExit::Missed(_)
+            | VmExit::Completed
+            | VmExit::Shutdown => {
                 return Err(VcpuError::UnexpectedExit(format!("{exit:?} in the middle of an instruction")));
             }
         };
@@ -452,5 +483,6 @@ enum Served {
     Answer(ExitKind, Answer),
 }
 
+mod landing;
 #[cfg(test)]
 mod tests;

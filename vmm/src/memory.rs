@@ -18,24 +18,53 @@ pub(crate) fn allocate(memory_mib: u32) -> Result<Ram, VmError> {
     let bytes = usize::try_from(memory_mib).unwrap_or(usize::MAX).saturating_mul(1 << 20);
     let ram = Ram::from_ranges(&[(GuestAddress(0), bytes)])
         .map_err(|source| VmError::MemoryMap { memory_mib, reason: source.to_string() })?;
-    for advice in [libc::MADV_DONTDUMP, libc::MADV_NOHUGEPAGE] {
-        // Guest memory is secret and has no place in a core file; a huge page would be split by the first
-        // write-protection anyway, at a bad moment.
+    for advice in ADVICES {
         advise(&ram, advice)?;
     }
+    lock(&ram);
     Ok(ram)
+}
+
+/// Guest memory is secret and has no place in a core file, nor in a child process. And its mappings must
+/// stay as they are: a huge page would be split by the first write-protection, a merged one copied by the
+/// first store, and either costs the guest a fault that its replica does not have.
+const ADVICES: [libc::c_int; 4] =
+    [libc::MADV_DONTDUMP, libc::MADV_DONTFORK, libc::MADV_NOHUGEPAGE, libc::MADV_UNMERGEABLE];
+
+/// Populates memory and keeps it. Without that everything works, but the host may take pages away.
+fn lock(ram: &Ram) {
+    for region in ram.iter() {
+        let (start, bytes) = (region.as_ptr().cast(), region.size());
+        // SAFETY: start and size describe the region's own mapping; locking changes no content.
+        if unsafe { libc::mlock(start, bytes) } == 0 {
+            continue;
+        }
+        let error = std::io::Error::last_os_error();
+        tracing::warn!(
+            "guest memory cannot be locked ({error}): the host may swap it; raise the limit of locked memory \
+             (ulimit -l, LimitMEMLOCK=) above {} MiB",
+            bytes >> 20
+        );
+        // SAFETY: as above; populating writes to no page that has content.
+        if unsafe { libc::madvise(start, bytes, libc::MADV_POPULATE_WRITE) } != 0 {
+            let error = std::io::Error::last_os_error();
+            tracing::warn!("guest memory cannot be populated ({error}): it is as the guest touches it");
+        }
+    }
 }
 
 fn advise(ram: &Ram, advice: libc::c_int) -> Result<(), VmError> {
     for region in ram.iter() {
         let start = region.as_ptr();
-        // SAFETY: start and size describe exactly the region's own private mapping, and neither of the two
-        // advices changes its content.
+        // SAFETY: start and size describe exactly the region's own private mapping, and none of the advices
+        // changes its content.
         let result = unsafe { libc::madvise(start.cast(), region.size(), advice) };
         if result != 0 {
             let error = std::io::Error::last_os_error();
-            // A kernel without transparent huge pages refuses the advice about them: nothing to switch off.
-            if advice != libc::MADV_NOHUGEPAGE || error.raw_os_error() != Some(libc::EINVAL) {
+            // A kernel without transparent huge pages, or without page merging, refuses the advice about
+            // them: nothing to switch off.
+            let about_feature = matches!(advice, libc::MADV_NOHUGEPAGE | libc::MADV_UNMERGEABLE);
+            if !about_feature || error.raw_os_error() != Some(libc::EINVAL) {
                 return Err(VmError::MemoryAdvice(error));
             }
         }

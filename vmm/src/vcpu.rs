@@ -19,11 +19,41 @@ pub struct Capabilities {
     pub asynchronous: bool,
 }
 
+/// A place in the guest's execution: the instruction at `rip`, not yet executed, is the first to store to
+/// `page` since that was protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Landing {
+    /// Number of the guest-physical page of 4 KiB.
+    pub page: u32,
+    /// Instruction pointer.
+    pub rip: u64,
+}
+
+/// What landings cost so far; all counts are since the machine was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LandingCounts {
+    /// Searches begun, or begun anew.
+    pub armed: u64,
+    /// Stops of a search at something that was not what it looked for.
+    pub passed: u64,
+    /// Stops without a search, because the ring was full.
+    pub background: u64,
+    /// Pages protected.
+    pub protected: u64,
+    /// Times that the ring ran over, and every page had to count as written. Only where KVM emulates code.
+    pub overflows: u64,
+}
+
 /// How the vCPU is entered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum VmEntry {
     /// Run the guest.
     Run,
+    /// Run the guest, but stop with [`VmExit::Landing`] at the first landing.
+    Seek,
+    /// Run the guest, but stop with [`VmExit::Landing`] at this one, or with [`VmExit::Missed`]. The page is
+    /// protected first, unless this goes on with the last entry's search.
+    Find(Landing),
     /// Finish the instruction that made the last exit. The guest does *not* go on after it, so that the
     /// registers can be read.
     Complete(Answer),
@@ -68,6 +98,11 @@ pub(crate) enum VmExit {
     Window,
     /// A [`Kicker`] stopped the guest.
     Interrupted,
+    /// The guest is at a landing.
+    Landing(Landing),
+    /// The landing that was to be found will not come. With where that showed: the first store to the page
+    /// came from here, or the search ended here.
+    Missed(Landing),
     /// [`VmEntry::Complete`] is done.
     Completed,
     /// Triple fault.
@@ -92,6 +127,15 @@ impl VmExit {
 pub(crate) trait Vcpu: Send {
     /// Which places this backend can find again.
     fn capabilities(&self) -> Capabilities;
+    /// Why there are no landings on this host, and what to change. `None`: there are.
+    fn landing_obstacle(&self) -> Option<String>;
+    /// What landings cost so far.
+    fn landing_counts(&self) -> LandingCounts;
+    /// These pages count as clean again, but for those which the instruction that waits at a landing stores
+    /// to.
+    fn protect(&mut self, pages: &[u32]) -> Result<(), VcpuError>;
+    /// Pages that are not clean, in the order of their first stores.
+    fn open_pages(&mut self) -> Result<Vec<u32>, VcpuError>;
     /// Enters the guest or finishes the last exit's instruction.
     fn run(&mut self, entry: VmEntry) -> Result<VmExit, VcpuError>;
     /// A handle that stops a running [`VmEntry::Run`] from another thread.

@@ -4,6 +4,7 @@ mod drill;
 mod interrupt;
 mod progress;
 mod setup;
+mod sim;
 mod test;
 
 use std::process::ExitCode;
@@ -24,8 +25,8 @@ enum Task {
     Drill(drill::DrillArgs),
     /// Set up everything and run all tests.
     Test(test::TestArgs),
-    //SIM /// Run the whole-pair simulator.
-    //SIM Sim(sim::SimArgs),
+    /// Run the whole-pair simulator.
+    Sim(sim::SimArgs),
     /// Install what the other commands need.
     Setup,
 }
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Drill(args) => drill::run(&args),
         Task::Test(args) => test::run(&args),
-        //SIM Task::Sim(args) => sim::run(&args),
+        Task::Sim(args) => sim::run(&args),
         Task::Setup => setup::run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

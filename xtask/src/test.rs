@@ -31,7 +31,7 @@ fn steps(args: &TestArgs) -> Vec<Step> {
     let micro = "guest-images/micro/Cargo.toml";
     let mut steps = vec![
         step("format", &["cargo", "fmt", "--all", "--check"]),
-        step("format of the micro guest", &["cargo", "fmt", "--manifest-path", micro, "--check"]),
+        step("format of the micro guest", &["cargo", "fmt", "--all", "--manifest-path", micro, "--check"]),
         step(
             "licences and sources",
             &["cargo", "deny", "--log-level", "error", "check", "bans", "licenses", "sources"],

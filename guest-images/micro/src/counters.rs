@@ -3,10 +3,10 @@
 //! Requests that arrive together are logged together: what comes while a batch is on its way to the disk waits in
 //! the next one. A reply leaves only when its batch is durable.
 
-use crate::cpu;
 use crate::disk::Disk;
 use alloc::vec::Vec;
 use core::mem;
+use machine::cpu;
 use micro_guest::ledger::{Ledger, Record};
 use micro_guest::log::{MAX_BATCH, MAX_BLOCK, Store};
 use micro_guest::wire::{MESSAGE, Reply, Request};

@@ -1,9 +1,9 @@
 //! The disk: virtio-blk (virtio 1.2, 5.2). One job at a time: a write, a flush after it, or a read.
 
-use crate::apic::vector;
-use crate::cpu;
-use crate::virtio::{Descriptor, Device, Queue, dma};
 use core::ptr;
+use machine::apic::vector;
+use machine::cpu;
+use machine::virtio::{Descriptor, Device, Queue, dma};
 use micro_guest::log::{self, MAX_BLOCK, SECTOR};
 
 const ID: u32 = 0x1042;

@@ -6,6 +6,7 @@
 extern crate alloc;
 
 pub mod config;
+pub mod job;
 pub mod ledger;
 pub mod log;
 pub mod wire;

@@ -62,6 +62,32 @@ impl Reply {
     }
 }
 
+/// The question how far the CPU job is: magic and zeros.
+pub const PROGRESS_REQUEST: [u8; 16] = *b"TWJQ\0\0\0\0\0\0\0\0\0\0\0\0";
+/// Size of the answer, in bytes.
+pub const PROGRESS_REPLY: usize = 32;
+
+/// How far the CPU job is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Rounds that are done.
+    pub rounds: u64,
+    /// The hash after them: the same for the same seed, work area and number of rounds.
+    pub hash: u64,
+}
+
+impl Progress {
+    /// The answer's bytes.
+    pub fn encode(self, uptime_ns: u64) -> [u8; PROGRESS_REPLY] {
+        let mut bytes = [0; PROGRESS_REPLY];
+        bytes[..4].copy_from_slice(b"TWJP");
+        bytes[8..16].copy_from_slice(&self.rounds.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.hash.to_le_bytes());
+        bytes[24..32].copy_from_slice(&uptime_ns.to_le_bytes());
+        bytes
+    }
+}
+
 /// One round of the splitmix64 generator, as a hash of `x`.
 pub const fn splitmix64(x: u64) -> u64 {
     let z = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -138,6 +164,15 @@ mod tests {
             expected.extend(field.to_le_bytes());
         }
         assert_eq!(reply.encode().to_vec(), expected);
+    }
+
+    #[test]
+    fn progress_has_its_fields_in_place() {
+        let mut expected = b"TWJP\0\0\0\0".to_vec();
+        for field in [7_u64, 8, 9] {
+            expected.extend(field.to_le_bytes());
+        }
+        assert_eq!(Progress { rounds: 7, hash: 8 }.encode(9).to_vec(), expected);
     }
 
     #[test]

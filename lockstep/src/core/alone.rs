@@ -83,6 +83,12 @@ impl Ending {
 }
 
 impl Alone {
+    /// The record was replaced since the guest ended: that it did is recorded anew.
+    pub(super) fn with_new_record(mut self, ctx: &mut Ctx) -> Self {
+        self.ending = self.ending.and_then(|old| Ending::begin(ctx, old.ended));
+        self
+    }
+
     /// The guest's effects leave.
     pub(super) fn effects(&mut self, ctx: &mut Ctx, effects: &[Effect]) {
         let tag = ctx.next_tag();
@@ -130,6 +136,7 @@ impl Alone {
             DiskReport::Durable { ok: false, .. } => {
                 return Some(ExitReason::Failed("the disk of this host failed; see the journal".to_owned()));
             }
+            DiskReport::Pressure(on) => ctx.machine(Command::Stall(on)),
             DiskReport::Part { .. } | DiskReport::PassDone { .. } | DiskReport::Synced { .. } => {}
         }
         None
@@ -144,7 +151,9 @@ impl Alone {
             Input::Message { session, message: Message::Hello(hello) }
                 if hello.standing == Standing::Empty && self.ending.is_none() =>
             {
-                ctx.notice("fill-began", format!("{} is being filled", hello.host));
+                let text =
+                    format!("filling {}; the guest runs on, NOT PROTECTED until that is done", hello.host);
+                ctx.notice("fill-began", text);
                 Role::Filling(Filling::begin(ctx, self, session))
             }
             input => match self.common(ctx, input) {

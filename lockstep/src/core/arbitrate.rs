@@ -33,6 +33,8 @@ pub(super) struct Arbitrating {
     /// The host that was lost.
     pub(super) peer: String,
     asking: Asking,
+    /// A link to the lost host, for as long as a question to the arbiter is open.
+    link: Option<Session>,
     parked: Vec<(u8, Vec<u8>)>,
     takeover: Takeover,
 }
@@ -63,6 +65,8 @@ struct Healing {
 #[derive(Debug)]
 pub(super) struct TakingOver {
     survivor: Survivor,
+    /// The host that was lost.
+    pub(super) peer: String,
     parked: Vec<(u8, Vec<u8>)>,
     persisting: Option<u64>,
     /// Reads and flushes to be issued again.
@@ -82,7 +86,7 @@ impl Arbitrating {
         cause: &'static str,
         heard: Ns,
     ) -> Role {
-        ctx.notice("peer-lost", format!("{peer} is lost ({cause}); asking the arbiter"));
+        ctx.notice("peer-lost", format!("{peer} is lost ({cause}); asking the arbiter who goes on"));
         let takeover = Takeover {
             cause: cause.to_owned(),
             silence_ms: ms(heard, ctx.now),
@@ -90,13 +94,11 @@ impl Arbitrating {
             ..Takeover::default()
         };
         let asking = Asking::Waiting { at: ctx.now, again: None };
-        let mut arbitrating = Arbitrating { survivor, peer, asking, parked: Vec::new(), takeover };
+        let mut arbitrating =
+            Arbitrating { survivor, peer, asking, link: None, parked: Vec::new(), takeover };
         #[cfg(feature = "sabotage")]
         if ctx.sabotages(super::ctx::Sabotage::NoArbitration) {
-            let generation = ctx.generation() + 1;
-            let own = ctx.config.host.clone();
-            let record = ctx.record(generation, vec![own], false);
-            return arbitrating.won(ctx, record);
+            return Role::Arbitrating(arbitrating);
         }
         arbitrating.ask(ctx);
         Role::Arbitrating(arbitrating)
@@ -140,29 +142,52 @@ impl Arbitrating {
         self.asking = Asking::Swap { ticket, record, expect };
     }
 
-    pub(super) fn deadline(&self) -> Option<Ns> {
+    pub(super) fn deadline(&self, ctx: &Ctx) -> Option<Ns> {
         match &self.asking {
             Asking::Waiting { at, .. } => Some(*at),
-            _ => None,
+            Asking::Healing(Healing { session, .. }) => {
+                ctx.links.get(session).map(|peer| peer.heard + ctx.config.timing.silence)
+            }
+            Asking::Read { .. } | Asking::Swap { .. } => None,
+        }
+    }
+
+    fn tick(&mut self, ctx: &mut Ctx) {
+        if self.deadline(ctx).is_none_or(|at| ctx.now < at) {
+            return;
+        }
+        if let Asking::Healing(Healing { session, .. }) = self.asking {
+            ctx.close(session);
+            self.heal_failed(ctx);
+        } else {
+            self.ask(ctx);
         }
     }
 
     pub(super) fn step(mut self, ctx: &mut Ctx, input: Input, holding: bool) -> Role {
+        #[cfg(feature = "sabotage")]
+        if matches!(input, Input::Tick) && ctx.sabotages(super::ctx::Sabotage::NoArbitration) {
+            let generation = ctx.generation() + 1;
+            let own = ctx.config.host.clone();
+            let record = ctx.record(generation, vec![own], false);
+            return self.won(ctx, record);
+        }
         match input {
             Input::Arbiter { ticket, answer } => return self.answered(ctx, ticket, answer, holding),
-            Input::Tick => {
-                if self.deadline().is_some_and(|at| ctx.now >= at) {
-                    self.ask(ctx);
-                }
-            }
+            Input::Tick => self.tick(ctx),
             Input::FrameIn { nic, frame } => {
                 if self.parked.len() < PARKED_MAX {
                     self.parked.push((nic, frame));
                 }
             }
-            Input::LinkUp { session, .. } if holding => self.heal_begin(ctx, session),
+            Input::LinkUp { session, peer, .. } if holding && peer == self.peer => {
+                self.link = Some(session);
+                self.try_heal(ctx);
+            }
+            Input::LinkUp { session, .. } if holding => ctx.hello(session, Standing::Busy),
             Input::LinkUp { session, .. } => ctx.close(session),
             Input::LinkDown { session } if self.heals_over(session) => self.heal_failed(ctx),
+            Input::LinkDown { session } => drop(self.link.take_if(|link| *link == session)),
             Input::Persisted { ticket } => return self.withdrawn(ctx, ticket, holding),
             Input::Message { session, message } => return self.heal_message(ctx, session, message, holding),
             input => {
@@ -198,6 +223,7 @@ impl Arbitrating {
 
     fn read(mut self, ctx: &mut Ctx, answer: Option<Answer>, holding: bool) -> Role {
         match answer {
+            Some(Answer::Current(Some(record))) if record.stopped => stopped(),
             Some(Answer::Current(Some(record)))
                 if record.in_sync.contains(&ctx.config.host) && record.generation == ctx.generation() =>
             {
@@ -214,6 +240,7 @@ impl Arbitrating {
     /// Another record is in force. It may be one that leaves this host in sync, or one that was withdrawn.
     fn lost(mut self, ctx: &mut Ctx, current: Option<Record>, holding: bool) -> Role {
         match current {
+            Some(record) if record.stopped => stopped(),
             Some(record)
                 if record.generation == ctx.generation() && record.in_sync.contains(&ctx.config.host)
                     || ctx.local.withdrawn.contains(&record.attempt) =>
@@ -232,14 +259,15 @@ impl Arbitrating {
     /// The arbiter cannot be reached: nothing runs, nothing is released, keep asking.
     fn hold(mut self, ctx: &mut Ctx, again: Option<(Record, AttemptId)>, holding: bool) -> Role {
         self.asking = Asking::Waiting { at: ctx.now + ctx.config.timing.retry, again };
+        self.try_heal(ctx);
         if !holding {
             ctx.machine(Command::Pause);
             ctx.out.push(Output::Dial(true));
             ctx.notice(
                 "holding",
                 format!(
-                    "the arbiter cannot be reached while {} is lost: the guest is frozen and nothing is \
-                     released until the arbiter answers or the link is back",
+                    "HELD: {} is lost and the arbiter cannot be reached: the guest is frozen and nothing leaves \
+                     until one of them answers; this host keeps asking both",
                     self.peer
                 ),
             );
@@ -258,8 +286,8 @@ impl Arbitrating {
             ctx.machine(Command::Resume);
             ctx.machine(Command::Drain);
         }
-        let Arbitrating { survivor, parked, takeover, .. } = self;
-        Role::TakingOver(TakingOver { survivor, parked, persisting, drained: None, takeover })
+        let Arbitrating { survivor, peer, parked, takeover, .. } = self;
+        Role::TakingOver(TakingOver { survivor, peer, parked, persisting, drained: None, takeover })
     }
 
     // --- both held, and the link is back ---
@@ -269,15 +297,18 @@ impl Arbitrating {
     }
 
     /// From here on this host's open attempts count as withdrawn, whatever the arbiter says later; it tells
-    /// the other side only once that is durable.
-    fn heal_begin(&mut self, ctx: &mut Ctx, session: Session) {
-        if matches!(self.asking, Asking::Healing(_)) {
+    /// the other side only once that is durable. A question that is open comes first: links that come and go
+    /// must not keep the arbiter's answer from being heard.
+    fn try_heal(&mut self, ctx: &mut Ctx) {
+        if !matches!(self.asking, Asking::Waiting { .. }) {
             return;
         }
+        let Some(session) = self.link.take() else { return };
         let open = std::mem::take(&mut ctx.attempts);
         ctx.local.withdrawn.extend(open);
         let persisting = Some(ctx.persist());
-        self.asking = Asking::Healing(Healing { session, persisting, theirs: None });
+        let theirs = ctx.links.get(&session).and_then(|peer| peer.hello.clone());
+        self.asking = Asking::Healing(Healing { session, persisting, theirs });
     }
 
     fn heal_failed(&mut self, ctx: &mut Ctx) {
@@ -294,40 +325,48 @@ impl Arbitrating {
             && healing.persisting.take_if(|persisting| *persisting == ticket).is_some()
         {
             let session = healing.session;
-            if healing.theirs.is_none() {
-                ctx.hello(session, standing);
-            }
+            ctx.hello(session, standing);
             return self.try_resume(ctx, holding);
         }
         self.stay(holding)
     }
 
     fn heal_message(mut self, ctx: &mut Ctx, session: Session, message: Message, holding: bool) -> Role {
-        let Asking::Healing(healing) = &mut self.asking else { return self.stay(holding) };
-        if healing.session != session {
-            return self.stay(holding);
-        }
         match message {
-            Message::Hello(hello) if healing.theirs.is_none() => {
-                let fits = hello.host == self.peer
-                    && hello.identity == ctx.config.identity
-                    && hello.generation == ctx.generation();
-                let roles = matches!(
-                    (&self.survivor, &hello.standing),
-                    (Survivor::Primary(_), Standing::HeldSecondary { .. })
-                        | (Survivor::Secondary(_), Standing::HeldPrimary)
-                );
-                if !fits || !roles {
-                    ctx.close(session);
+            Message::Hello(hello) if !self.may_resume_with(ctx, &hello) => {
+                ctx.close(session);
+                self.link.take_if(|link| *link == session);
+                if self.heals_over(session) {
                     self.heal_failed(ctx);
-                    return self.stay(holding);
                 }
-                healing.theirs = Some(hello);
-                self.try_resume(ctx, holding)
             }
-            Message::Resume { withdrawn } => self.resume_secondary(ctx, session, &withdrawn, holding),
-            _ => self.stay(holding),
+            Message::Hello(hello) => {
+                // On a link that waits its turn, the table of connections keeps it.
+                if let Asking::Healing(healing) = &mut self.asking
+                    && healing.session == session
+                {
+                    healing.theirs = Some(hello);
+                    return self.try_resume(ctx, holding);
+                }
+            }
+            Message::Resume { withdrawn } if self.heals_over(session) => {
+                return self.resume_secondary(ctx, session, &withdrawn, holding);
+            }
+            _ => {}
         }
+        self.stay(holding)
+    }
+
+    fn may_resume_with(&self, ctx: &Ctx, hello: &Hello) -> bool {
+        let roles = matches!(
+            (&self.survivor, &hello.standing),
+            (Survivor::Primary(_), Standing::HeldSecondary { .. })
+                | (Survivor::Secondary(_), Standing::HeldPrimary)
+        );
+        roles
+            && hello.host == self.peer
+            && hello.identity == ctx.config.identity
+            && hello.generation == ctx.generation()
     }
 
     /// The primary decides: both have withdrawn what was open, and it still has the log the other lacks.
@@ -372,6 +411,11 @@ impl Arbitrating {
         resumed(ctx, Vec::new());
         Role::Secondary(secondary)
     }
+}
+
+/// The guest was shut down, and this is recorded: nobody revives it.
+fn stopped() -> Role {
+    Role::Stopped(ExitReason::PoweredOff)
 }
 
 fn resumed(ctx: &mut Ctx, parked: Vec<(u8, Vec<u8>)>) {
@@ -432,14 +476,16 @@ impl TakingOver {
     }
 
     fn go_live(self, ctx: &mut Ctx) -> Role {
-        let TakingOver { survivor, parked, drained, mut takeover, .. } = self;
+        let TakingOver { survivor, peer, parked, drained, mut takeover, .. } = self;
         let arbitrated = takeover.decided + (takeover.arbitration_ms * 1e6) as Ns;
         takeover.replay_ms = ms(arbitrated, ctx.now);
         takeover.live_at = ctx.now;
         let frames = ctx.counters.output.frames;
         let alone = match survivor {
-            Survivor::Primary(primary) => primary.go_alone(ctx),
-            Survivor::Secondary(secondary) => secondary_goes_live(ctx, &secondary, drained.unwrap_or_default()),
+            Survivor::Primary(primary) => primary.go_alone(ctx).with_new_record(ctx),
+            Survivor::Secondary(secondary) => {
+                secondary_goes_live(ctx, &secondary, drained.unwrap_or_default())
+            }
         };
         if ctx.counters.output.frames > frames {
             takeover.first_frame_ms = Some(0.0);
@@ -451,8 +497,13 @@ impl TakingOver {
         ctx.notice(
             "alone",
             format!(
-                "NOT PROTECTED: running alone; {} (silence {:.0} ms, arbitration {:.1} ms, replay {:.1} ms)",
-                takeover.cause, takeover.silence_ms, takeover.arbitration_ms, takeover.replay_ms
+                "NOT PROTECTED: running alone (generation {}) without {peer}, which was lost: {} (no sign of life \
+                 for {:.0} ms, arbitration {:.1} ms, replay {:.1} ms). When {peer} is back it is filled by itself",
+                ctx.generation(),
+                takeover.cause,
+                takeover.silence_ms,
+                takeover.arbitration_ms,
+                takeover.replay_ms
             ),
         );
         ctx.takeover = Some(takeover);
@@ -463,8 +514,9 @@ impl TakingOver {
 /// Outputs that were acknowledged, and may or may not have left, leave again; those of the rest of the
 /// replay leave now; disk requests whose completion was not logged are issued again.
 fn secondary_goes_live(ctx: &mut Ctx, secondary: &Secondary, outstanding: Vec<Effect>) -> Alone {
-    ctx.machine(Command::GoLive);
+    ctx.go_live();
     ctx.out.push(Output::Announce);
+    ctx.forget_reads();
     let mut alone = Alone::default();
     let mut ended = super::outlet::Ended::No;
     for (_, effects) in &secondary.kept {

@@ -74,14 +74,21 @@ pub(super) struct Ctx {
     pub(super) now: Ns,
     pub(super) local: LocalState,
     pub(super) links: BTreeMap<Session, Peer>,
+    /// The connection that went down last: its role still asks who that was.
+    pub(super) gone: Option<(Session, Peer)>,
     pub(super) out: Vec<Output>,
     pub(super) counters: Counters,
     pub(super) takeover: Option<Takeover>,
+    /// Too many writes wait for this host's disk; see [`DiskReport::Pressure`](super::io::DiskReport::Pressure).
+    pub(super) disk_pressed: bool,
     next_ticket: u64,
     next_attempt: u128,
     /// Attempts whose outcome this host does not know.
     pub(super) attempts: Vec<AttemptId>,
     next_frame: FrameId,
+    /// Guest reads that the disk thread has not answered, and how many of these, the oldest, nobody wants.
+    reads: u64,
+    unwanted_reads: u64,
     /// Tag of the newest disk epoch; see [`Ctx::next_tag`].
     pub(super) tag: u64,
 }
@@ -93,13 +100,17 @@ impl Ctx {
             now,
             local,
             links: BTreeMap::new(),
+            gone: None,
             out: Vec::new(),
             counters: Counters::default(),
             takeover: None,
+            disk_pressed: false,
             next_ticket: 0,
             next_attempt: 0,
             attempts: Vec::new(),
             next_frame: 0,
+            reads: 0,
+            unwanted_reads: 0,
             tag: 0,
         }
     }
@@ -112,8 +123,29 @@ impl Ctx {
         self.out.push(Output::Machine(command));
     }
 
+    /// The guest of this host runs alone from here on, unless its disk is behind.
+    pub(super) fn go_live(&mut self) {
+        self.machine(Command::GoLive);
+        if self.disk_pressed {
+            self.machine(Command::Stall(true));
+        }
+    }
+
     pub(super) fn disk(&mut self, command: DiskCommand) {
+        self.reads += u64::from(matches!(command, DiskCommand::Read { .. }));
         self.out.push(Output::Disk(command));
+    }
+
+    /// The machine's state was replaced or goes live, and what it still waits for is read anew: the answers
+    /// that are under way belong to no request any more.
+    pub(super) fn forget_reads(&mut self) {
+        self.unwanted_reads = self.reads;
+    }
+
+    /// The disk thread answered the oldest read. Whether anybody still wants to know.
+    pub(super) fn read_wanted(&mut self) -> bool {
+        self.reads = self.reads.saturating_sub(1);
+        self.unwanted_reads.checked_sub(1).map(|left| self.unwanted_reads = left).is_none()
     }
 
     pub(super) fn send(&mut self, session: Session, message: Message) {
@@ -191,7 +223,17 @@ impl Ctx {
     }
 
     pub(super) fn peer_name(&self, session: Session) -> String {
-        self.links.get(&session).map_or_else(|| "the other host".to_owned(), |peer| peer.name.clone())
+        self.peer(session).map_or_else(|| "the other host".to_owned(), |peer| peer.name.clone())
+    }
+
+    fn peer(&self, session: Session) -> Option<&Peer> {
+        let gone = self.gone.as_ref().filter(|(gone, _)| *gone == session).map(|(_, peer)| peer);
+        self.links.get(&session).or(gone)
+    }
+
+    /// When the peer of this connection, which may have gone down just now, was last heard.
+    pub(super) fn last_heard(&self, session: Session) -> Ns {
+        self.peer(session).map_or(self.now, |peer| peer.heard)
     }
 
     #[cfg(feature = "sabotage")]

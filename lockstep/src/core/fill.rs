@@ -74,9 +74,10 @@ pub(super) fn send_pages(ctx: &mut Ctx, session: Session, flow: &mut Flow, pages
 
 /// Pages in groups that fit a message.
 pub(super) fn wire_pages(pages: Vec<PageData>) -> Vec<Vec<WirePage>> {
-    let mut wire = pages
-        .into_iter()
-        .map(|PageData { page, bytes }| WirePage { page, bytes: bytes.map_or_else(Vec::new, |b| b.to_vec()) });
+    let mut wire = pages.into_iter().map(|PageData { page, bytes }| WirePage {
+        page,
+        bytes: bytes.map_or_else(Vec::new, |b| b.to_vec()),
+    });
     let mut chunks = Vec::new();
     loop {
         let chunk: Vec<_> = wire.by_ref().take(PAGES_PER_MESSAGE).collect();
@@ -106,7 +107,7 @@ impl Filling {
     /// The other host is gone, or the guest ended: as before the fill.
     fn give_up(self, ctx: &mut Ctx, why: &str) -> Role {
         ctx.disk(DiskCommand::CopyStop);
-        ctx.notice("fill-failed", format!("the fill was given up: {why}"));
+        ctx.notice("fill-failed", format!("NOT PROTECTED: the fill was given up: {why}"));
         ctx.close(self.session);
         Role::Alone(self.alone)
     }
@@ -132,6 +133,12 @@ impl Filling {
     pub(super) fn step(mut self, ctx: &mut Ctx, input: Input) -> Role {
         match input {
             Input::LinkUp { session, .. } => ctx.hello(session, Standing::Busy),
+            // It met this host when it had no secondary, and waits to be filled.
+            Input::Message { session, message: Message::Hello(hello) }
+                if session != self.session && hello.standing == Standing::Empty =>
+            {
+                ctx.hello(session, Standing::Busy);
+            }
             Input::LinkDown { session } if session == self.session && !self.is_finishing() => {
                 return self.give_up(ctx, "the link went down");
             }
@@ -156,7 +163,8 @@ impl Filling {
             }
             Input::Machine(Report::FillDirty { pages, left }) => self.dirty_round_done(ctx, pages, left),
             Input::Machine(Report::FillFinished { pages, state }) => {
-                let fill = Fill { session: self.session, flow: self.flow, late: self.late, began: self.began };
+                let fill =
+                    Fill { session: self.session, flow: self.flow, late: self.late, began: self.began };
                 let primary = Primary::begin(ctx, fill, self.alone, pages, state);
                 return Box::new(primary).checked(ctx);
             }
@@ -229,7 +237,9 @@ impl Filling {
     pub(super) fn percent(&self, pages: u32) -> u32 {
         match self.stage {
             Stage::Disks { .. } => 0,
-            Stage::Scan { from } => u32::try_from(u64::from(from) * 90 / u64::from(pages.max(1))).unwrap_or(0),
+            Stage::Scan { from } => {
+                u32::try_from(u64::from(from) * 90 / u64::from(pages.max(1))).unwrap_or(0)
+            }
             Stage::Dirty { .. } => 90,
             Stage::Finishing => 99,
         }

@@ -103,6 +103,8 @@ pub enum DiskReport {
         /// Regions written since they were last copied.
         left: u32,
     },
+    /// Too many bytes of writes wait for the disk (`true`), or few enough again: until then no more should come.
+    Pressure(bool),
     /// Fill: parts written on the secondary are durable.
     Synced {
         /// Whether that succeeded.
@@ -177,7 +179,8 @@ pub struct LocalState {
     pub record: Option<Record>,
     /// Attempts declared void when a held pair resumed.
     pub withdrawn: Vec<AttemptId>,
-    /// Whether this host's disks hold a consistent state of that record's generation.
+    /// Whether this host's disks hold a consistent state of that record's generation; without a record, of a
+    /// claim to be the pair's first host.
     pub consistent: bool,
 }
 

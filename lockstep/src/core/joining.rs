@@ -5,8 +5,9 @@ use super::io::{DiskCommand, DiskReport, ExitReason, Input, Session};
 use super::role::Role;
 use super::secondary::{Secondary, page_data};
 use crate::Ns;
+use crate::arbiter::Record;
 use crate::machine::{Command, PAGE_SIZE, Report};
-use crate::message::{Message, Standing};
+use crate::message::{Hello, Message, Standing};
 
 /// Disk parts between two syncs: so many are confirmed at once.
 const SYNC_EVERY: u64 = 16;
@@ -22,14 +23,25 @@ pub(super) struct Joining {
     syncs: u64,
     applied: u64,
     adopted: Option<Vec<crate::log::Effect>>,
+    /// The disks are consistent; `Filled` is said once that is durable, as the record may name this host then.
+    persisting: Option<u64>,
     /// What follows the fill, until it is complete.
     early: Vec<Message>,
 }
 
 impl Joining {
-    pub(super) fn begin(ctx: &mut Ctx, session: Session) -> Self {
+    pub(super) fn begin(ctx: &mut Ctx, session: Session, live: &Hello) -> Self {
         // From the first part on this host's disks are no consistent state of anything.
         ctx.local.consistent = false;
+        // What is filled belongs to the live host's generation. Its record itself comes with protection; until
+        // then this one names nobody.
+        ctx.local.record = Some(Record {
+            generation: live.generation,
+            holder: live.host.clone(),
+            attempt: 0,
+            in_sync: Vec::new(),
+            stopped: false,
+        });
         ctx.persist();
         // A host that went live after the link came up learns that this one wants to be filled.
         ctx.hello(session, Standing::Empty);
@@ -41,6 +53,7 @@ impl Joining {
             syncs: 0,
             applied: 0,
             adopted: None,
+            persisting: None,
             early: Vec::new(),
         }
     }
@@ -63,6 +76,12 @@ impl Joining {
             Input::Tick if self.deadline(ctx).is_some_and(|at| ctx.now >= at) => {
                 return self.stop(ctx, ExitReason::LostArbitration(gone.to_owned()));
             }
+            Input::Message { session, message: Message::Hello(hello) }
+                if session == self.session && hello.standing == Standing::Busy =>
+            {
+                let why = format!("{} fills another host already; this one is a spare", hello.host);
+                return self.stop(ctx, ExitReason::LostArbitration(why));
+            }
             Input::Message { session, message } if session == self.session => {
                 if let Err(why) = self.message(ctx, message) {
                     return self.stop(ctx, ExitReason::Failed(why));
@@ -78,10 +97,12 @@ impl Joining {
                 }
             }
             Input::Machine(Report::Adopted { outstanding }) => self.adopted = Some(outstanding),
+            Input::Persisted { ticket } if self.persisting == Some(ticket) => return self.finish(ctx),
             Input::Machine(Report::Failed(why)) => return self.stop(ctx, ExitReason::Failed(why)),
             _ => {}
         }
-        self.finish(ctx)
+        self.complete(ctx);
+        Role::Joining(self)
     }
 
     fn stop(self, ctx: &mut Ctx, reason: ExitReason) -> Role {
@@ -128,17 +149,21 @@ impl Joining {
     }
 
     /// Memory, state and disks are here, and the disks are durable.
-    fn finish(mut self, ctx: &mut Ctx) -> Role {
-        if !self.state_complete || self.syncs > 0 {
-            return Role::Joining(self);
+    fn complete(&mut self, ctx: &mut Ctx) {
+        if self.state_complete && self.syncs == 0 && self.adopted.is_some() && self.persisting.is_none() {
+            ctx.local.consistent = true;
+            self.persisting = Some(ctx.persist());
         }
-        let Some(outstanding) = self.adopted.take() else { return Role::Joining(self) };
+    }
+
+    fn finish(mut self, ctx: &mut Ctx) -> Role {
+        let outstanding = self.adopted.take().unwrap_or_default();
         let mut secondary = Box::new(Secondary::begin(ctx, self.session));
         for effect in outstanding {
             super::outlet::submit(ctx, &effect, secondary.current.tag());
         }
         ctx.send(self.session, Message::Filled);
-        ctx.notice("filled", "memory and disks are here");
+        ctx.notice("filled", "memory and disks are here; protected once the arbiter has recorded it");
         for message in self.early {
             let input = Input::Message { session: self.session, message };
             match secondary.step(ctx, input) {

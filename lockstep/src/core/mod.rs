@@ -7,14 +7,18 @@ mod alone;
 mod arbitrate;
 mod ctx;
 mod fill;
+mod fit;
 pub mod io;
 mod joining;
+pub mod latency;
 mod outlet;
 mod primary;
 mod role;
 mod secondary;
 mod start;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 #[cfg(feature = "sabotage")]
 pub use ctx::Sabotage;
@@ -49,7 +53,7 @@ impl Core {
     /// One step.
     pub fn step(&mut self, input: Input, now: Ns) -> Vec<Output> {
         self.ctx.now = self.ctx.now.max(now);
-        if let Some(input) = self.links(input) {
+        if let Some(input) = self.keep(input) {
             let before = self.role.kind();
             let role = std::mem::replace(&mut self.role, Role::Stopped(ExitReason::PoweredOff));
             self.role = role.step(&mut self.ctx, input);
@@ -70,8 +74,9 @@ impl Core {
         }
     }
 
-    /// Keeps the table of connections. `None`: the roles need not know.
-    fn links(&mut self, input: Input) -> Option<Input> {
+    /// Keeps what every role needs: the connections, and whether the disk is behind. `None`: the roles need
+    /// not know.
+    fn keep(&mut self, input: Input) -> Option<Input> {
         let now = self.ctx.now;
         match &input {
             Input::LinkUp { session, peer, .. } => {
@@ -79,7 +84,7 @@ impl Core {
                 self.ctx.links.insert(*session, peer);
             }
             Input::LinkDown { session } => {
-                self.ctx.links.remove(session)?;
+                self.ctx.gone = Some((*session, self.ctx.links.remove(session)?));
             }
             Input::Heard { session } => {
                 if let Some(peer) = self.ctx.links.get_mut(session) {
@@ -92,47 +97,30 @@ impl Core {
                 peer.heard = now;
                 if let Message::Hello(hello) = message {
                     peer.hello = Some(hello.clone());
-                    if let Err(why) = self.fits(hello) {
+                    if let Some(why) = self.misfit(hello) {
                         self.refuse(*session, &why);
                         return None;
                     }
                 }
             }
+            Input::Disk(DiskReport::Pressure(on)) => self.ctx.disk_pressed = *on,
+            Input::Disk(DiskReport::Read { .. }) if !self.ctx.read_wanted() => return None,
             _ => {}
         }
         Some(input)
     }
 
-    fn fits(&self, hello: &Hello) -> Result<(), String> {
-        let (own, theirs) = (&self.ctx.config.identity, &hello.identity);
-        let host = &hello.host;
-        if own.pair != theirs.pair {
-            return Err(format!("{host} belongs to pair {}, this host to pair {}", theirs.pair, own.pair));
-        }
-        if own.table != theirs.table {
-            return Err(format!("{host} has another machine table: run the same version of twinrun on both"));
-        }
-        if own.pages != theirs.pages || own.disks != theirs.disks {
-            return Err(format!(
-                "{host} has {} pages of memory and disks of {:?} sectors, this host {} and {:?}",
-                theirs.pages, theirs.disks, own.pages, own.disks
-            ));
-        }
-        if own.guest != theirs.guest {
-            return Err(format!("{host} boots another kernel: copy the same file to both hosts"));
-        }
-        if own.config != theirs.config {
-            return Err(format!("{host} has another configuration file: copy the same file to both hosts"));
-        }
-        Ok(())
+    fn misfit(&self, hello: &Hello) -> Option<String> {
+        let config = &self.ctx.config;
+        fit::misfit((&config.host, &config.identity), (&hello.host, &hello.identity))
     }
 
     fn refuse(&mut self, session: Session, why: &str) {
         self.ctx.notice("mismatch", why);
         self.ctx.send(session, Message::Refuse { why: why.to_owned() });
         self.ctx.close(session);
-        // A host with nothing to lose says why and ends; a live one goes on.
-        if matches!(self.role, Role::Starting(_)) {
+        // A host with nothing to lose says why and ends; a live one, or one that is about to be, goes on.
+        if matches!(&self.role, Role::Starting(starting) if !starting.is_claiming()) {
             self.role = Role::Stopped(ExitReason::Mismatch(why.to_owned()));
             self.changed(RoleKind::Starting);
         }
@@ -148,7 +136,7 @@ impl Core {
             Role::Primary(primary) => primary.deadline(&self.ctx),
             Role::Joining(joining) => joining.deadline(&self.ctx),
             Role::Secondary(secondary) => secondary.deadline(&self.ctx),
-            Role::Arbitrating(arbitrating) | Role::Holding(arbitrating) => arbitrating.deadline(),
+            Role::Arbitrating(arbitrating) | Role::Holding(arbitrating) => arbitrating.deadline(&self.ctx),
             Role::TakingOver(_) | Role::Stopped(_) => None,
         }
     }
@@ -187,6 +175,11 @@ impl Core {
         };
         let mut counters = self.ctx.counters.clone();
         counters.output.waiting = waiting as u64;
+        let peer = match &self.role {
+            Role::Arbitrating(lost) | Role::Holding(lost) => Some(lost.peer.clone()),
+            Role::TakingOver(taking_over) => Some(taking_over.peer.clone()),
+            _ => session.and_then(|session| self.ctx.links.get(&session)).map(|peer| peer.name.clone()),
+        };
         let fill_percent = match &self.role {
             Role::Filling(filling) => Some(filling.percent(self.ctx.config.identity.pages)),
             _ => None,
@@ -198,7 +191,7 @@ impl Core {
             role: self.role.kind().name(),
             protected,
             generation: self.ctx.generation(),
-            peer: session.and_then(|session| self.ctx.links.get(&session)).map(|peer| peer.name.clone()),
+            peer,
             since_ms: now.saturating_sub(self.since) / 1_000_000,
             record: self.ctx.local.record.clone(),
             fill_percent,

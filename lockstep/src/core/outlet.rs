@@ -2,6 +2,7 @@
 
 use super::ctx::Ctx;
 use super::io::{DiskCommand, Output};
+use crate::Ns;
 use crate::log::{Effect, EffectsDigest, Epoch, FrameId};
 use crate::machine::{Command, Delivery};
 
@@ -15,6 +16,8 @@ pub(super) struct EpochEffects {
     pub(super) digest: EffectsDigest,
     /// Early frames that were placed in it.
     pub(super) placed: Vec<FrameId>,
+    /// When its first output was made.
+    pub(super) first_output: Option<Ns>,
 }
 
 impl EpochEffects {
@@ -25,6 +28,7 @@ impl EpochEffects {
             effects: Vec::new(),
             digest: EffectsDigest::default(),
             placed: Vec::new(),
+            first_output: None,
         }
     }
 
@@ -33,6 +37,9 @@ impl EpochEffects {
         for effect in effects {
             self.digest.add(&effect);
             submit(ctx, &effect, self.tag());
+            if effect.is_output() {
+                self.first_output.get_or_insert(ctx.now);
+            }
             self.effects.push(effect);
         }
     }
@@ -57,6 +64,7 @@ impl EpochEffects {
     pub(super) fn reopen(mut self, next: EpochEffects) -> EpochEffects {
         self.tags.extend(next.tags);
         self.placed.extend(next.placed);
+        self.first_output = self.first_output.or(next.first_output);
         for effect in next.effects {
             self.digest.add(&effect);
             self.effects.push(effect);

@@ -31,8 +31,8 @@ pub(super) struct Primary {
     protection: Protection,
     flushes: Flushes,
     next: u64,
-    /// Log entries since the last acknowledged seal, with the number of the first.
-    retained: VecDeque<(u64, Vec<LogItem>)>,
+    /// What the log said since the last acknowledged seal, with the number of entries before it.
+    retained: VecDeque<(u64, Retained)>,
     /// Input frames that no acknowledged epoch has placed.
     early: BTreeMap<FrameId, (u8, Vec<u8>)>,
     current: EpochEffects,
@@ -49,10 +49,18 @@ pub(super) struct Primary {
 #[derive(Debug)]
 struct SealedEpoch {
     effects: EpochEffects,
+    at: Ns,
     async_end: bool,
     differs: Vec<(Page, u128)>,
     effects_differ: bool,
     shipped: Option<(u64, u64)>,
+}
+
+/// Something that a secondary may have to be told again.
+#[derive(Clone, Debug)]
+enum Retained {
+    Entries(Vec<LogItem>),
+    Reopened(Epoch),
 }
 
 /// How far the secondary is.
@@ -82,7 +90,8 @@ impl Primary {
         ctx.disk(DiskCommand::CopyNext);
         let mut flushes = alone.flushes;
         flushes.peer_joined();
-        let held = late.iter().cloned().map(|(id, nic, frame)| Message::EarlyFrame { id, nic, frame }).collect();
+        let held =
+            late.iter().cloned().map(|(id, nic, frame)| Message::EarlyFrame { id, nic, frame }).collect();
         Primary {
             session,
             protection: Protection::Finishing { state, held, fill_began },
@@ -95,7 +104,7 @@ impl Primary {
             seal_asked: false,
             began: None,
             waiting_since: None,
-            stalled: false,
+            stalled: ctx.disk_pressed,
             ending: alone.ending,
         }
     }
@@ -107,7 +116,10 @@ impl Primary {
         }
         ctx.disk(DiskCommand::CopyStop);
         ctx.close(self.session);
-        ctx.notice("fill-failed", "the fill was given up: the other host is gone, or the guest stopped");
+        ctx.notice(
+            "fill-failed",
+            "NOT PROTECTED: the fill was given up: the other host is gone, or the guest stopped",
+        );
         Role::Alone(self.go_alone(ctx))
     }
 
@@ -148,6 +160,11 @@ impl Primary {
         }
         match input {
             Input::LinkUp { session, .. } => ctx.hello(session, Standing::Busy),
+            Input::Message { session, message: Message::Hello(hello) }
+                if session != self.session && hello.standing == Standing::Empty =>
+            {
+                ctx.hello(session, Standing::Busy);
+            }
             Input::LinkDown { session } if session == self.session => {
                 return self.peer_gone(ctx, "the link was reset");
             }
@@ -196,7 +213,7 @@ impl Primary {
     /// The secondary is lost. Unless the record may name it, nobody needs to be asked.
     fn peer_gone(mut self: Box<Self>, ctx: &mut Ctx, cause: &'static str) -> Role {
         let peer = ctx.peer_name(self.session);
-        let heard = ctx.links.get(&self.session).map_or(ctx.now, |peer| peer.heard);
+        let heard = ctx.last_heard(self.session);
         ctx.close(self.session);
         if !matches!(self.protection, Protection::Finishing { .. } | Protection::Filled { .. }) {
             return Arbitrating::begin(ctx, Survivor::Primary(self), peer, cause, heard);
@@ -204,14 +221,19 @@ impl Primary {
         if matches!(self.protection, Protection::Finishing { .. }) {
             ctx.disk(DiskCommand::CopyStop);
         }
-        ctx.notice("fill-failed", format!("the fill of {peer} was given up: {cause}"));
+        ctx.notice(
+            "fill-failed",
+            format!(
+                "NOT PROTECTED: the fill of {peer} was given up ({cause}); it is filled again when it is back"
+            ),
+        );
         self.flushes.peer_gone(ctx);
         Role::Alone(self.go_alone(ctx))
     }
 
     /// From here on alone: everything that waited leaves.
     pub(super) fn go_alone(mut self: Box<Self>, ctx: &mut Ctx) -> Alone {
-        ctx.machine(Command::GoLive);
+        ctx.go_live();
         let mut alone = Alone { flushes: std::mem::take(&mut self.flushes), ending: self.ending.take() };
         for epoch in self.sealed.take().map(|sealed| sealed.effects).into_iter().chain([self.current]) {
             alone.flushes.add(&epoch.effects, epoch.tag(), None);
@@ -252,7 +274,7 @@ impl Primary {
     fn append(&mut self, ctx: &mut Ctx, items: Vec<LogItem>) {
         let first = self.next;
         self.next += items.len() as u64;
-        self.retained.push_back((first, items.clone()));
+        self.retained.push_back((first, Retained::Entries(items.clone())));
         self.stream(ctx, Message::Log { first, items });
     }
 
@@ -293,6 +315,7 @@ impl Primary {
         }
         self.sealed = Some(SealedEpoch {
             effects,
+            at: ctx.now,
             async_end,
             differs: Vec::new(),
             effects_differ: false,
@@ -322,7 +345,7 @@ impl Primary {
             self.waiting_since = Some(ctx.now);
         }
         let bytes = self.current.bytes() + self.sealed.as_ref().map_or(0, |sealed| sealed.effects.bytes());
-        let full = self.retained.len() > RETAINED_MAX || bytes > WAITING_BYTES_MAX;
+        let full = self.retained.len() > RETAINED_MAX || bytes > WAITING_BYTES_MAX || ctx.disk_pressed;
         if full != self.stalled {
             self.stalled = full;
             ctx.machine(Command::Stall(full));
@@ -353,6 +376,7 @@ impl Primary {
             }
             DiskReport::PassDone { left: 0 } => self.disks_done(ctx),
             DiskReport::PassDone { .. } => ctx.disk(DiskCommand::CopyNext),
+            DiskReport::Pressure(_) => self.after(ctx),
             DiskReport::Synced { .. } => {}
         }
     }
@@ -375,7 +399,7 @@ impl Primary {
 
     pub(super) fn message(&mut self, ctx: &mut Ctx, message: Message) {
         match message {
-            Message::Ack { epoch } => self.ack(ctx, epoch),
+            Message::Ack { epoch, replay, compare } => self.ack(ctx, epoch, replay, compare),
             Message::Durable { epoch } => self.flushes.peer_durable(ctx, epoch),
             Message::Differs { epoch, effects, pages, last } => {
                 self.differs(ctx, epoch, effects, pages, last);
@@ -387,6 +411,8 @@ impl Primary {
 
     fn filled(&mut self, ctx: &mut Ctx) {
         let Protection::Filled { fill_began } = self.protection else { return };
+        // What waited for the fill waits for an acknowledgement from here on.
+        self.waiting_since = self.waiting_since.map(|_| ctx.now);
         let in_sync = vec![ctx.config.host.clone(), ctx.peer_name(self.session)];
         let generation = ctx.generation();
         let record = ctx.record(generation, in_sync, false);
@@ -428,13 +454,14 @@ impl Primary {
         ctx.counters.fills += 1;
         ctx.send(self.session, Message::Recorded(record));
         let peer = ctx.peer_name(self.session);
-        ctx.notice("protected", format!("protected: {peer} is in sync after {took_ms} ms"));
+        ctx.notice("protected", format!("PROTECTED: {peer} is in sync, filled in {took_ms} ms"));
     }
 
-    fn ack(&mut self, ctx: &mut Ctx, epoch: Epoch) {
+    fn ack(&mut self, ctx: &mut Ctx, epoch: Epoch, replay: Ns, compare: Ns) {
         let Some(sealed) = self.sealed.take_if(|sealed| sealed.effects.epoch == epoch) else { return };
         self.waiting_since = None;
         self.count_ack(ctx, &sealed);
+        measure(ctx, &sealed, replay, compare);
         ctx.machine(Command::Commit(epoch));
         self.trim(epoch, &sealed.effects.placed);
         let SealedEpoch { effects, .. } = sealed;
@@ -480,23 +507,17 @@ impl Primary {
             self.early.remove(id);
         }
         // A reopened epoch was sealed more than once: the last seal counts.
-        let ends = |items: &[LogItem]| {
-            items.iter().any(|item| matches!(item, LogItem::Seal(seal) if seal.epoch == epoch))
-        };
-        if let Some(last) = self.retained.iter().rposition(|(_, items)| ends(items)) {
+        let is_end = |item: &LogItem| matches!(item, LogItem::Seal(seal) if seal.epoch == epoch);
+        let ends = |said: &Retained| matches!(said, Retained::Entries(items) if items.iter().any(is_end));
+        if let Some(last) = self.retained.iter().rposition(|(_, said)| ends(said)) {
             self.retained.drain(..=last);
         }
     }
 
-    fn differs(
-        &mut self,
-        ctx: &mut Ctx,
-        epoch: Epoch,
-        effects: bool,
-        pages: Vec<(Page, u128)>,
-        last: bool,
-    ) {
-        let Some(sealed) = self.sealed.as_mut().filter(|sealed| sealed.effects.epoch == epoch) else { return };
+    fn differs(&mut self, ctx: &mut Ctx, epoch: Epoch, effects: bool, pages: Vec<(Page, u128)>, last: bool) {
+        let Some(sealed) = self.sealed.as_mut().filter(|sealed| sealed.effects.epoch == epoch) else {
+            return;
+        };
         if sealed.differs.len() + pages.len() > ctx.config.identity.pages as usize {
             return;
         }
@@ -509,8 +530,11 @@ impl Primary {
     }
 
     fn repair(&mut self, ctx: &mut Ctx, repair: Repair, moved: u32) {
-        let Some(sealed) = &mut self.sealed else { return };
-        let epoch = sealed.effects.epoch;
+        let epoch = repair.epoch;
+        // The answer to a question that was asked twice may come when the epoch is acknowledged already.
+        let Some(sealed) = self.sealed.as_mut().filter(|sealed| sealed.effects.epoch == epoch) else {
+            return;
+        };
         if moved > 0 {
             self.reopen(ctx, epoch, moved);
             return;
@@ -543,6 +567,7 @@ impl Primary {
         let next = EpochEffects { epoch, ..EpochEffects::new(ctx, epoch) };
         let running = std::mem::replace(&mut self.current, next);
         self.current = sealed.effects.reopen(running);
+        self.retained.push_back((self.next, Retained::Reopened(epoch)));
         self.stream(ctx, Message::Reopened { epoch });
         self.began.get_or_insert(ctx.now);
         self.ask_seal(ctx);
@@ -553,17 +578,20 @@ impl Primary {
     /// The link is back while both held: what the secondary lacks is sent again.
     pub(super) fn resume(&mut self, ctx: &mut Ctx, session: Session, next: u64) {
         self.session = session;
-        self.waiting_since = Some(ctx.now);
-        if self.sealed.is_none() {
-            // Says nothing to a secondary that does not compare this epoch.
-            ctx.send(session, Message::Reopened { epoch: self.current.epoch });
-        }
+        self.waiting_since = self.waiting_since.map(|_| ctx.now);
         for (id, (nic, frame)) in &self.early {
             ctx.send(session, Message::EarlyFrame { id: *id, nic: *nic, frame: frame.clone() });
         }
-        for (first, items) in &self.retained {
-            if first + items.len() as u64 > next {
-                ctx.send(session, Message::Log { first: *first, items: items.clone() });
+        for (first, said) in &self.retained {
+            match said {
+                Retained::Entries(items) if first + items.len() as u64 > next => {
+                    ctx.send(session, Message::Log { first: *first, items: items.clone() });
+                }
+                // Whoever has heard it, and no later seal yet, compares nothing now and passes over it.
+                Retained::Reopened(epoch) if *first >= next => {
+                    ctx.send(session, Message::Reopened { epoch: *epoch });
+                }
+                _ => {}
             }
         }
     }
@@ -573,6 +601,17 @@ impl Primary {
         let oldest = self.retained.front().map_or(self.next, |(first, _)| *first);
         self.is_protected() && (oldest..=self.next).contains(&next)
     }
+}
+
+/// Books the parts of the wait of the epoch's first output.
+fn measure(ctx: &mut Ctx, sealed: &SealedEpoch, replay: Ns, compare: Ns) {
+    let Some(first) = sealed.effects.first_output else { return };
+    let (now, latency) = (ctx.now, &mut ctx.counters.latency_us);
+    latency.landing.add(sealed.at.saturating_sub(first));
+    latency.replay.add(replay);
+    latency.compare.add(compare);
+    latency.link.add(now.saturating_sub(sealed.at).saturating_sub(replay).saturating_sub(compare));
+    latency.total.add(now.saturating_sub(first));
 }
 
 fn split_effects(effects: &[Effect]) -> Vec<Vec<Effect>> {

@@ -9,7 +9,7 @@ use super::outlet::EpochEffects;
 use super::role::Role;
 use crate::Ns;
 use crate::arbiter::Record;
-use crate::log::{Effect, Epoch, FrameId, LogItem, Seal};
+use crate::log::{Effect, EffectsDigest, Epoch, FrameId, LogItem, Seal};
 use crate::machine::{Command, PAGE_SIZE, PageBytes, PageData, Repair, Report, Sealed};
 use crate::message::{Message, Standing, WirePage};
 
@@ -25,7 +25,8 @@ pub(super) struct Secondary {
     /// Number of the next log entry.
     next: u64,
     last_early: FrameId,
-    seals: VecDeque<Seal>,
+    /// Seals that the replay has not reached, with their arrival.
+    seals: VecDeque<(Seal, Ns)>,
     /// Effects since the last acknowledged seal.
     pub(super) current: EpochEffects,
     /// Acknowledged outputs of which the primary has not said that they left.
@@ -36,6 +37,15 @@ pub(super) struct Secondary {
     syncing: VecDeque<(u64, Epoch)>,
     durable: Epoch,
     pub(super) lost: u64,
+    reached: Reached,
+}
+
+/// When the replay came to the last seal.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reached {
+    at: Ns,
+    /// From the seal's arrival to there.
+    replay: Ns,
 }
 
 /// A sealed epoch whose digests differ.
@@ -46,6 +56,8 @@ struct Comparing {
     effects_differ: bool,
     repair: Repair,
     effects: Vec<Effect>,
+    /// All is here and the machine applies it: what comes now answers a question that was asked twice.
+    applying: bool,
 }
 
 impl Secondary {
@@ -63,6 +75,7 @@ impl Secondary {
             syncing: VecDeque::new(),
             durable: 0,
             lost: 0,
+            reached: Reached::default(),
         }
     }
 
@@ -110,19 +123,17 @@ impl Secondary {
 
     fn peer_gone(self: Box<Self>, ctx: &mut Ctx, cause: &'static str) -> Role {
         let peer = ctx.peer_name(self.session);
-        let heard = ctx.links.get(&self.session).map_or(ctx.now, |peer| peer.heard);
+        let heard = ctx.last_heard(self.session);
         ctx.close(self.session);
         Arbitrating::begin(ctx, Survivor::Secondary(self), peer, cause, heard)
     }
 
     fn message(&mut self, ctx: &mut Ctx, message: Message) -> Result<(), String> {
         match message {
-            Message::EarlyFrame { id, nic, frame } => {
-                // Sent again after a hold; what was seen may be placed already.
-                if id > self.last_early {
-                    self.last_early = id;
-                    ctx.machine(Command::EarlyFrame { id, nic, frame });
-                }
+            // A lower id is sent again after a hold: it was seen, and may be placed already.
+            Message::EarlyFrame { id, nic, frame } if id > self.last_early => {
+                self.last_early = id;
+                ctx.machine(Command::EarlyFrame { id, nic, frame });
             }
             Message::Log { first, items } => self.log(ctx, first, items)?,
             Message::Released { epoch } => self.kept.retain(|(kept, _)| *kept > epoch),
@@ -154,6 +165,10 @@ impl Secondary {
             }
             Message::RepairEnd { epoch } => {
                 if let Some(comparing) = self.comparing(epoch) {
+                    if comparing.effects_differ && digest(&comparing.effects) != comparing.seal.effects {
+                        return Err(format!("the effects of epoch {epoch} do not give the sealed digest"));
+                    }
+                    comparing.applying = true;
                     let empty = Repair { epoch, state: Vec::new(), exits: 0, pages: Vec::new() };
                     let repair = std::mem::replace(&mut comparing.repair, empty);
                     ctx.machine(Command::Apply(repair));
@@ -165,7 +180,7 @@ impl Secondary {
     }
 
     fn comparing(&mut self, epoch: Epoch) -> Option<&mut Comparing> {
-        self.comparing.as_mut().filter(|comparing| comparing.seal.epoch == epoch)
+        self.comparing.as_mut().filter(|comparing| comparing.seal.epoch == epoch && !comparing.applying)
     }
 
     fn log(&mut self, ctx: &mut Ctx, first: u64, mut items: Vec<LogItem>) -> Result<(), String> {
@@ -178,7 +193,7 @@ impl Secondary {
         self.next += items.len() as u64;
         for item in &items {
             if let LogItem::Seal(seal) = item {
-                self.seals.push_back(seal.clone());
+                self.seals.push_back((seal.clone(), ctx.now));
             }
         }
         if !items.is_empty() {
@@ -192,7 +207,11 @@ impl Secondary {
         ctx.local.record = Some(record);
         ctx.local.consistent = true;
         ctx.persist();
-        ctx.notice("protected", "this host is in sync and may take over");
+        let peer = ctx.peer_name(self.session);
+        ctx.notice(
+            "protected",
+            format!("PROTECTED: this host is in sync with {peer} and takes over if that fails"),
+        );
     }
 
     fn reopened(&mut self, ctx: &mut Ctx, epoch: Epoch) {
@@ -222,9 +241,10 @@ impl Secondary {
     }
 
     fn compare(&mut self, ctx: &mut Ctx, sealed: Sealed) -> Result<(), String> {
-        let Some(seal) = self.seals.pop_front() else {
+        let Some((seal, arrived)) = self.seals.pop_front() else {
             return Err("the machine sealed an epoch that the log did not end".to_owned());
         };
+        self.reached = Reached { replay: ctx.now.saturating_sub(arrived), at: ctx.now };
         let effects_differ = self.current.digest.finish() != seal.effects;
         if sealed.digest == seal.digest && !effects_differ {
             ctx.machine(Command::Confirm(seal.epoch));
@@ -232,8 +252,14 @@ impl Secondary {
             return Ok(());
         }
         let empty = Repair { epoch: seal.epoch, state: Vec::new(), exits: 0, pages: Vec::new() };
-        self.comparing =
-            Some(Comparing { seal, sealed, effects_differ, repair: empty, effects: Vec::new() });
+        self.comparing = Some(Comparing {
+            seal,
+            sealed,
+            effects_differ,
+            repair: empty,
+            effects: Vec::new(),
+            applying: false,
+        });
         self.send_differs(ctx);
         Ok(())
     }
@@ -253,7 +279,9 @@ impl Secondary {
     }
 
     fn applied(&mut self, ctx: &mut Ctx, epoch: Epoch, outstanding: Vec<Effect>) {
-        let Some(comparing) = self.comparing.take_if(|comparing| comparing.seal.epoch == epoch) else { return };
+        let Some(comparing) = self.comparing.take_if(|comparing| comparing.seal.epoch == epoch) else {
+            return;
+        };
         if comparing.effects_differ {
             // What this host's own replay wrote is dropped; the primary's effects take its place.
             for tag in &self.current.tags {
@@ -263,6 +291,7 @@ impl Secondary {
             let writes = |effect: &Effect| !matches!(effect, Effect::DiskRead { .. });
             self.current.add(ctx, comparing.effects.into_iter().filter(writes).collect());
         }
+        ctx.forget_reads();
         for effect in outstanding {
             super::outlet::submit(ctx, &effect, self.current.tag());
         }
@@ -274,7 +303,8 @@ impl Secondary {
         let next = EpochEffects::new(ctx, epoch + 1);
         let done = std::mem::replace(&mut self.current, next);
         self.last_ack = epoch;
-        ctx.send(self.session, Message::Ack { epoch });
+        let Reached { replay, at } = self.reached;
+        ctx.send(self.session, Message::Ack { epoch, replay, compare: ctx.now.saturating_sub(at) });
         done.commit_disk(ctx);
         if done.has_flush() {
             self.syncing.push_back((done.tag(), epoch));
@@ -304,15 +334,23 @@ impl Secondary {
     /// The link is back while both held: what may have been lost is said again.
     pub(super) fn resume(&mut self, ctx: &mut Ctx, session: Session) {
         self.session = session;
-        ctx.send(session, Message::Ack { epoch: self.last_ack });
+        ctx.send(session, Message::Ack { epoch: self.last_ack, replay: 0, compare: 0 });
         ctx.send(session, Message::Durable { epoch: self.durable });
-        if let Some(comparing) = &mut self.comparing {
+        if let Some(comparing) = self.comparing.as_mut().filter(|comparing| !comparing.applying) {
             comparing.repair.state.clear();
             comparing.repair.pages.clear();
             comparing.effects.clear();
             self.send_differs(ctx);
         }
     }
+}
+
+fn digest(effects: &[Effect]) -> u128 {
+    let mut digest = EffectsDigest::default();
+    for effect in effects {
+        digest.add(effect);
+    }
+    digest.finish()
 }
 
 /// Pages from the wire; each has 4096 bytes or none.

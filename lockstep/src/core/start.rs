@@ -11,7 +11,10 @@ use super::role::Role;
 use crate::Ns;
 use crate::arbiter::{Answer, Ask, AttemptId, Record};
 use crate::machine::Command;
-use crate::message::{Hello, Message, Standing};
+use crate::message::{Hello, Message, Standing, printable};
+
+/// Most characters of the other side's refusal that are shown.
+const WHY_MAX: usize = 2000;
 
 /// See [`Role::Starting`].
 #[derive(Debug)]
@@ -27,10 +30,19 @@ pub(super) struct Starting {
 
 #[derive(Debug)]
 enum Asking {
-    Read { ticket: u64 },
-    Claim { ticket: u64, record: Record, expect: AttemptId },
+    Read {
+        ticket: u64,
+    },
+    Claim {
+        ticket: u64,
+        record: Record,
+        expect: AttemptId,
+    },
     /// Not reachable; `again` is the claim whose outcome is not known.
-    Waiting { at: Ns, again: Option<(Record, AttemptId)> },
+    Waiting {
+        at: Ns,
+        again: Option<(Record, AttemptId)>,
+    },
     Idle,
 }
 
@@ -63,7 +75,9 @@ impl Starting {
             }
             Input::Message { session, message: Message::Refuse { why } } => {
                 ctx.close(session);
-                return Role::Stopped(ExitReason::Mismatch(why));
+                if !self.is_claiming() {
+                    return Role::Stopped(ExitReason::Mismatch(printable(&why, WHY_MAX)));
+                }
             }
             Input::Arbiter { ticket, answer } => return self.answered(ctx, ticket, answer),
             Input::Persisted { ticket } if self.persisting == Some(ticket) => return boot(ctx),
@@ -73,10 +87,14 @@ impl Starting {
         Role::Starting(self)
     }
 
+    /// A claim that is under way may be won, whatever else happens: only its answer decides.
+    pub(super) fn is_claiming(&self) -> bool {
+        let unknown = matches!(self.asking, Asking::Claim { .. } | Asking::Waiting { again: Some(_), .. });
+        unknown || self.persisting.is_some()
+    }
+
     fn hello(self, ctx: &mut Ctx, session: Session, hello: &Hello) -> Role {
-        // A claim that is under way may be won: only its answer decides.
-        let claiming = matches!(self.asking, Asking::Claim { .. }) || self.persisting.is_some();
-        if claiming || hello.standing != Standing::Live {
+        if self.is_claiming() || hello.standing != Standing::Live {
             if hello.standing != Standing::Empty {
                 ctx.close(session);
             }
@@ -94,7 +112,7 @@ impl Starting {
         }
         ctx.out.push(Output::Dial(false));
         ctx.notice("joining", format!("joining {}, which runs generation {}", hello.host, hello.generation));
-        Role::Joining(Joining::begin(ctx, session))
+        Role::Joining(Joining::begin(ctx, session, hello))
     }
 
     fn answered(mut self, ctx: &mut Ctx, asked: u64, answer: Option<Answer>) -> Role {
@@ -127,8 +145,11 @@ impl Starting {
         let start = ctx.config.timing.start;
         let own = &ctx.config.host;
         match record {
+            // A witness that lost its records must not make an old disk the newest one.
+            None if ctx.local.record.is_some() => self.give_up_at = Some(ctx.now + start * 5),
             None => {
-                let wait = if ctx.config.rank == 0 { start / 8 } else { start * Ns::from(ctx.config.rank) * 3 };
+                let wait =
+                    if ctx.config.rank == 0 { start / 8 } else { start * Ns::from(ctx.config.rank) * 3 };
                 self.claim_at = Some(ctx.now + wait);
             }
             Some(record) if may_claim(ctx, record) => {
@@ -169,6 +190,11 @@ impl Starting {
     }
 
     fn claim(&mut self, ctx: &mut Ctx) {
+        if ctx.local.record.is_none() {
+            // Found again if this host dies before it hears that it has won.
+            ctx.local.consistent = true;
+            ctx.persist();
+        }
         let current = self.read.clone().flatten();
         let (generation, expect) = current.map_or((0, 0), |record| (record.generation, record.attempt));
         let own = ctx.config.host.clone();
@@ -183,9 +209,13 @@ impl Starting {
     }
 
     fn stale(&self, ctx: &Ctx) -> String {
-        let current = self.read.clone().flatten();
-        let (generation, holder) =
-            current.map_or((0, String::new()), |record| (record.generation, record.holder));
+        let Some(Record { generation, holder, .. }) = self.read.clone().flatten() else {
+            return format!(
+                "the arbiter has no record of this pair, but this host has seen generation {}. Give the witness \
+                 its state file back, or start the host that ran last",
+                ctx.generation()
+            );
+        };
         let own = match &ctx.local.record {
             Some(record) if ctx.local.consistent => format!("stopped at generation {}", record.generation),
             Some(record) => format!("was being filled in generation {}", record.generation),
@@ -198,12 +228,16 @@ impl Starting {
     }
 }
 
-/// The record names this host, and its disks hold that very generation.
+/// The record names this host, and its disks hold that very generation, or the one before: a host that won and
+/// died before it heard so has released nothing since, and only its own claim can name it as the holder. A
+/// record that both hosts have withdrawn since says nothing: the one before it counts.
 fn may_claim(ctx: &Ctx, record: &Record) -> bool {
-    let seen = ctx.local.record.as_ref();
-    record.in_sync.contains(&ctx.config.host)
-        && ctx.local.consistent
-        && seen.is_some_and(|seen| seen.generation == record.generation)
+    let own = &ctx.config.host;
+    let named = |record: &Record| record.in_sync.contains(own);
+    let withdrawn =
+        ctx.local.withdrawn.contains(&record.attempt) && ctx.local.record.as_ref().is_some_and(named);
+    let current = record.generation == ctx.generation() || record.holder == *own;
+    ctx.local.consistent && (withdrawn || named(record) && current)
 }
 
 fn boot(ctx: &mut Ctx) -> Role {
@@ -211,7 +245,7 @@ fn boot(ctx: &mut Ctx) -> Role {
     ctx.machine(Command::Boot);
     ctx.out.push(Output::Announce);
     let generation = ctx.generation();
-    ctx.notice("alone", format!("NOT PROTECTED: running alone, generation {generation}; no secondary yet"));
+    ctx.notice("alone", format!("NOT PROTECTED: running alone (generation {generation}); another host that starts is filled by itself"));
     // Hosts that were met while starting learn that this one is live.
     let sessions: Vec<_> = ctx.links.keys().copied().collect();
     for session in sessions {

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::latency::OutputLatency;
 use crate::Ns;
 use crate::arbiter::Record;
 
@@ -14,6 +15,8 @@ pub struct Counters {
     pub output: OutputCounters,
     /// Fills of a secondary that reached protection.
     pub fills: u64,
+    /// Where the time of outputs went while this host was a primary.
+    pub latency_us: OutputLatency,
 }
 
 /// Epochs of this host as a primary.

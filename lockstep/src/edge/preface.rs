@@ -81,7 +81,7 @@ pub(super) enum Reply {
 
 /// A text of the other side, fit for a terminal and a journal.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WHY_MAX).collect()
+    crate::message::printable(text, WHY_MAX)
 }
 
 #[cfg(test)]

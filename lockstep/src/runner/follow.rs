@@ -147,18 +147,24 @@ impl<M: Machine> Runner<M> {
         Ok(())
     }
 
-    fn apply(&mut self, repair: &crate::machine::Repair, reports: &mut Vec<Report>) -> Result<(), MachineFailure> {
+    fn apply(
+        &mut self,
+        repair: &crate::machine::Repair,
+        reports: &mut Vec<Report>,
+    ) -> Result<(), MachineFailure> {
         let Mode::Following(follow) = &mut self.mode else { return Ok(()) };
         let Phase::Sealed(expected) = follow.phase else { return Ok(()) };
         let epoch = repair.epoch;
+        if self.ledger.open_epoch() != Some(epoch) {
+            return Ok(());
+        }
         match self.ledger.apply(&mut self.machine, repair, expected) {
             Ok(()) => {
                 self.exits = repair.exits;
                 follow.compared();
                 let outstanding = self.machine.outstanding_disk();
-                follow.reads.retain(|(disk, id), _| {
-                    outstanding.iter().any(|effect| matches!(effect, Effect::DiskRead { disk: d, id: i, .. } if (d, i) == (disk, id)))
-                });
+                // What is outstanding is read anew: the same id may be another request in the new state.
+                follow.reads.clear();
                 reports.push(Report::Applied { epoch, outstanding });
             }
             Err(ApplyError::NotEqual) => reports.push(Report::Refused { epoch }),
@@ -208,7 +214,9 @@ impl<M: Machine> Runner<M> {
             LogItem::RunTo(_) | LogItem::Place(_) => {}
             LogItem::Seal(seal) => self.seal_followed(&seal, now, reports)?,
         }
-        self.following(|follow| drop(follow.items.pop_front()));
+        self.following(|follow| {
+            follow.items.pop_front();
+        });
         Ok(Wait::Again)
     }
 
@@ -216,7 +224,12 @@ impl<M: Machine> Runner<M> {
         matches!(&self.mode, Mode::Following(follow) if follow.draining)
     }
 
-    fn seal_followed(&mut self, seal: &Seal, _now: Ns, reports: &mut Vec<Report>) -> Result<(), MachineFailure> {
+    fn seal_followed(
+        &mut self,
+        seal: &Seal,
+        _now: Ns,
+        reports: &mut Vec<Report>,
+    ) -> Result<(), MachineFailure> {
         let exits = self.exits;
         let Mode::Following(follow) = &mut self.mode else { return Ok(()) };
         if follow.draining {
@@ -274,6 +287,9 @@ impl<M: Machine> Runner<M> {
     }
 
     fn place_logged(&mut self, event: &Event) -> Result<Placed, MachineFailure> {
+        if !self.was_requested(event) {
+            return Ok(Placed::Wrong(format!("{event:?} completes what was not requested here")));
+        }
         let Mode::Following(follow) = &mut self.mode else { return Ok(Placed::Done) };
         let stimulus = match event {
             Event::Time(time) => Stimulus::Time(*time),
@@ -294,6 +310,18 @@ impl<M: Machine> Runner<M> {
         };
         self.machine.place(&stimulus)?;
         Ok(Placed::Done)
+    }
+
+    /// A replay that took another way may not have made the request, or another one under the same id; then
+    /// its data never comes.
+    fn was_requested(&self, event: &Event) -> bool {
+        let Event::DiskDone { disk, id, ok, hash } = event else { return true };
+        let is_it = |effect: &Effect| match effect {
+            Effect::DiskRead { disk: of, id: request, .. } => (of, request) == (disk, id) && (*hash != 0 || !ok),
+            Effect::DiskFlush { disk: of, id: request } => (of, request) == (disk, id) && *hash == 0,
+            _ => false,
+        };
+        self.machine.outstanding_disk().iter().any(is_it)
     }
 
     fn take_followed_effects(&mut self, reports: &mut Vec<Report>) {

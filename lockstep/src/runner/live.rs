@@ -189,7 +189,12 @@ impl<M: Machine> Runner<M> {
         Ok(true)
     }
 
-    fn seal_if_wanted(&mut self, place: Place, now: Ns, reports: &mut Vec<Report>) -> Result<(), MachineFailure> {
+    fn seal_if_wanted(
+        &mut self,
+        place: Place,
+        now: Ns,
+        reports: &mut Vec<Report>,
+    ) -> Result<(), MachineFailure> {
         let Mode::Live(live) = &mut self.mode else { return Ok(()) };
         let Some(log) = &mut live.log else { return Ok(()) };
         if !live.seal_wanted || self.ledger.open_epoch().is_some() {

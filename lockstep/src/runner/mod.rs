@@ -158,6 +158,7 @@ impl<M: Machine> Runner<M> {
                 self.clock = GuestClock::running(0, now);
                 self.mode = Mode::Live(Live::alone());
             }
+            Command::Pause if self.paused => {}
             Command::Pause => {
                 self.paused = true;
                 self.clock.freeze(now);
@@ -165,6 +166,7 @@ impl<M: Machine> Runner<M> {
                     follow.freeze(now);
                 }
             }
+            Command::Resume if !self.paused => {}
             Command::Resume => {
                 self.paused = false;
                 match &mut self.mode {

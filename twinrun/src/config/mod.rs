@@ -125,27 +125,43 @@ impl Config {
         resolve::config(file, &text)
     }
 
-    /// Digest of all that must be equal on all hosts: everything but paths and taps.
+    /// All that must be equal on all hosts, as (key of the file, value), sorted by key: everything but paths
+    /// and taps.
+    #[must_use]
+    pub fn shared(&self) -> Vec<(String, String)> {
+        let Arbiter::Witness { address, .. } = &self.arbiter;
+        let nics: Vec<String> = self.guest.nics.iter().map(mac_text).collect();
+        let ms = |time: Duration| time.as_millis().to_string();
+        let fixed = [
+            ("pair.name", self.pair.clone()),
+            ("arbiter.witness", address.to_string()),
+            ("guest.memory_mib", self.guest.memory_mib.to_string()),
+            ("guest.cmdline", self.guest.cmdline.clone()),
+            ("guest.nics", nics.join(" ")),
+            ("timing.silence_ms", ms(self.timing.silence)),
+            ("timing.no_ack_ms", ms(self.timing.no_ack)),
+            ("timing.heartbeat_ms", ms(self.timing.heartbeat)),
+        ];
+        let mut shared: Vec<(String, String)> =
+            fixed.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        for (name, host) in &self.hosts {
+            let link: Vec<String> = host.link.iter().map(ToString::to_string).collect();
+            shared.push((format!("hosts.{name}.link"), link.join(" ")));
+            shared.push((format!("hosts.{name}.disks"), format!("{} disk(s)", host.disks.len())));
+        }
+        shared.sort();
+        shared
+    }
+
+    /// Digest of [`Config::shared`].
     #[must_use]
     pub fn shared_digest(&self) -> u128 {
         let mut digest = Xxh3::new();
-        // Each part with its length, so that no two configurations give the same bytes.
-        let mut part = |bytes: &[u8]| {
-            digest.update(&(bytes.len() as u64).to_le_bytes());
-            digest.update(bytes);
-        };
-        part(b"twinrun.config/1");
-        part(self.pair.as_bytes());
-        let Arbiter::Witness { address, .. } = &self.arbiter;
-        part(address.to_string().as_bytes());
-        part(&self.guest.memory_mib.to_le_bytes());
-        part(self.guest.cmdline.as_bytes());
-        part(&self.guest.nics.concat());
-        for (name, host) in &self.hosts {
-            part(name.as_bytes());
-            part(format!("{:?} {}", host.link, host.disks.len()).as_bytes());
+        for text in self.shared().iter().flat_map(|(key, value)| [key, value]) {
+            // Each with its length, so that no two configurations give the same bytes.
+            digest.update(&(text.len() as u64).to_le_bytes());
+            digest.update(text.as_bytes());
         }
-        part(format!("{:?}", self.timing).as_bytes());
         digest.digest128()
     }
 
@@ -227,6 +243,10 @@ fn read_text(file: &Path) -> Result<String, ConfigError> {
         return Err(problem("larger than 1 MiB: this is not a pair's TOML file".to_owned()));
     }
     String::from_utf8(bytes).map_err(|_| problem("not UTF-8 text: this is not a pair's TOML file".to_owned()))
+}
+
+fn mac_text(mac: &[u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// XXH3-128 of a file's content.

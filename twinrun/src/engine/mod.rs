@@ -52,6 +52,10 @@ pub(crate) struct Host<'a> {
     state: StateDir,
     journal: Journal,
     taps: Vec<Tap>,
+    /// The last thing that a person would want to know.
+    last_notice: String,
+    /// The last link that was refused since this life began, and why.
+    refusal: Option<String>,
     asked: Receiver<Sender<Value>>,
     _control: Control,
 }
@@ -60,9 +64,14 @@ impl<'a> Host<'a> {
     /// Opens everything that this host lends.
     pub(crate) fn open(loaded: &'a Loaded, name: &'a str, journal: Option<&PathBuf>) -> anyhow::Result<Self> {
         let host = loaded.config.hosts.get(name).context("the host was chosen from the file")?;
-        let state = StateDir::open(&host.state)?;
-        let journal = Journal::open(journal.unwrap_or(&state.journal()))?;
-        let taps = host.taps.iter().map(|name| Tap::open(name)).collect::<Result<Vec<_>, _>>()?;
+        let file = loaded.config.file.display();
+        // Nothing is made on this host before what it lends is known to be there.
+        let taps = host.taps.iter().map(|name| Tap::open(name)).collect::<Result<Vec<_>, _>>();
+        let taps = taps.with_context(|| format!("{file}: hosts.{name}.taps"))?;
+        drop(disks(loaded, name)?);
+        let state = StateDir::open(&host.state).with_context(|| format!("{file}: hosts.{name}.state"))?;
+        let usual = state.journal();
+        let journal = Journal::open(journal.unwrap_or(&usual))?;
         let (ask, asked) = bounded::<Sender<Value>>(16);
         let source = move || {
             let (answer, answered) = bounded(1);
@@ -71,13 +80,27 @@ impl<'a> Host<'a> {
             value.unwrap_or_else(|| json!({"schema": "twinrun.status/1", "role": "unknown"}))
         };
         let control = Control::start(&state.socket(), Arc::new(source))?;
-        Ok(Host { loaded, name, state, journal, taps, asked, _control: control })
+        let (last_notice, refusal) = (String::new(), None);
+        Ok(Host { loaded, name, state, journal, taps, last_notice, refusal, asked, _control: control })
     }
 
     /// One life: from looking for a live host until this one ends or lost the pair to another.
     pub(crate) fn live(&mut self) -> anyhow::Result<ExitReason> {
+        self.refusal = None;
         Engine::start(self)?.run()
     }
+
+    /// Why the last link of this life was refused, if one was.
+    pub(crate) fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
+    }
+}
+
+/// The disk images of this host, locked.
+fn disks(loaded: &Loaded, name: &str) -> anyhow::Result<Vec<Disk>> {
+    let images = loaded.config.hosts[name].disks.iter().map(|path| Disk::open(path));
+    let file = loaded.config.file.display();
+    images.collect::<Result<Vec<_>, _>>().with_context(|| format!("{file}: hosts.{name}.disks"))
 }
 
 struct Engine<'h, 'a> {
@@ -126,7 +149,7 @@ impl<'h, 'a> Engine<'h, 'a> {
     fn start(host: &'h mut Host<'a>) -> anyhow::Result<Self> {
         let config = &host.loaded.config;
         let own = &config.hosts[host.name];
-        let images = own.disks.iter().map(|path| Disk::open(path)).collect::<Result<Vec<_>, _>>()?;
+        let images = disks(host.loaded, host.name)?;
         let sectors: Vec<u64> = images.iter().map(Disk::sectors).collect();
 
         let (report, reports) = unbounded();
@@ -283,11 +306,13 @@ impl<'h, 'a> Engine<'h, 'a> {
         if let Err(error) = self.host.journal.append(notice) {
             tracing::warn!("the journal cannot be written: {error}");
         }
+        self.host.last_notice.clone_from(&notice.text);
     }
 
     fn refused(&mut self, peer: &str, why: &str) {
         let generation = self.core.status(monotonic_ns()).generation;
         let text = format!("{peer}: {why}");
+        self.host.refusal = Some(text.clone());
         self.notice(&Notice { event: "link-refused", generation, text, at: monotonic_ns() });
     }
 
@@ -298,6 +323,7 @@ impl<'h, 'a> Engine<'h, 'a> {
         let counters = self.links.counters();
         value["link"] =
             json!({ "bytes_sent": counters.bytes_sent, "bytes_received": counters.bytes_received });
+        value["last_notice"] = json!(self.host.last_notice);
         if let Some(trouble) = self.arbiter.trouble() {
             value["arbiter_trouble"] = json!(trouble);
         }
@@ -325,7 +351,7 @@ fn core_config(host: &Host<'_>, disks: Vec<u64>) -> anyhow::Result<CoreConfig> {
             pair: config.pair.clone(),
             table: Vm::table_digest(),
             guest: host.loaded.kernel_digest,
-            config: config.shared_digest(),
+            settings: config.shared(),
             pages: config.guest.memory_mib * 256,
             disks,
         },

@@ -22,16 +22,41 @@ pub(crate) fn load(ram: &Ram, kernel: &Path, command_line: &str) -> Result<CpuSt
     let entry =
         elf::load(ram, &mut file).map_err(|reason| BootError::Load { path: kernel.to_path_buf(), reason })?;
     zero_page::write(ram, command_line)?;
-    paging::write(ram).map_err(|error| BootError::Memory(error.to_string()))?;
+    bare(ram, entry, Privilege::Kernel)
+}
+
+/// Who the first instruction belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Privilege {
+    /// A kernel, as at every boot.
+    Kernel,
+    /// A program, with all memory to itself; for trying a host out.
+    User,
+}
+
+/// Writes page tables and descriptors alone; returns the state to start at `entry` with.
+pub(crate) fn bare(ram: &Ram, entry: u64, privilege: Privilege) -> Result<CpuState, BootError> {
+    let user = privilege == Privilege::User;
+    paging::write(ram, user).map_err(|error| BootError::Memory(error.to_string()))?;
     ram.write_slice(&GDT.map(u64::to_le_bytes).concat(), GuestAddress(BOOT_GDT))
         .map_err(|error| BootError::Memory(error.to_string()))?;
-    Ok(long_mode(entry))
+    let mut state = long_mode(entry);
+    if user {
+        let [_, .., task, local] = state.segments;
+        let (code, data) = (USER_CODE, USER_DATA);
+        state.segments = [code, data, data, data, data, data, task, local];
+        // Interrupts are on in every program.
+        state.rflags |= 1 << 9;
+    }
+    Ok(state)
 }
 
 /// Null, 64-bit code (selector 8), data (selector 16).
 const GDT: [u64; 3] = [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
 const CODE: Segment = Segment { base: 0, limit: u32::MAX, selector: 8, access: 0xa09b };
 const DATA: Segment = Segment { base: 0, limit: u32::MAX, selector: 16, access: 0xc093 };
+const USER_CODE: Segment = Segment { base: 0, limit: u32::MAX, selector: 0x1b, access: 0xa0fb };
+const USER_DATA: Segment = Segment { base: 0, limit: u32::MAX, selector: 0x23, access: 0xc0f3 };
 /// A busy 64-bit task state segment: VMX demands one.
 const TASK: Segment = Segment { base: 0, limit: 0xffff, selector: 0, access: 0x8b };
 const NO_LDT: Segment = Segment { base: 0, limit: 0, selector: 0, access: 1 << 16 };

@@ -8,7 +8,7 @@ use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
 
 /// Letter of all KVM ioctls.
-const KVMIO: c_uint = 0xae;
+pub(super) const KVMIO: c_uint = 0xae;
 
 // KVM_INTERRUPT, api.rst section 4.16: queues an external interrupt. `struct kvm_interrupt` is one u32.
 ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, u32);

@@ -6,6 +6,7 @@
 mod area;
 mod ext;
 mod kick;
+mod landing;
 mod msr;
 mod state;
 mod vcpu;
@@ -24,6 +25,9 @@ use vmm_sys_util::errno;
 
 use self::area::RunArea;
 use self::kick::KickState;
+use self::landing::probe::Modes;
+use self::landing::{Landings, MAIN_SLOT};
+use self::vcpu::DirtyLog;
 pub(crate) use self::vcpu::KvmVcpu;
 use crate::error::VmError;
 use crate::memory::Ram;
@@ -32,8 +36,28 @@ use crate::table::cpuid::{self, Vendor};
 /// What `KVM_GET_API_VERSION` has answered since 2007.
 const API_VERSION: i32 = 12;
 
+/// How pages that the guest writes are tracked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tracking {
+    /// By the dirty ring, if landings work here; else by the bitmap.
+    Best,
+    /// By the bitmap, which every KVM has.
+    Bitmap,
+}
+
 /// Makes the virtual machine with `ram` as its memory.
-pub(crate) fn create(ram: &Ram) -> Result<KvmVcpu, VmError> {
+pub(crate) fn create(ram: &Ram, tracking: Tracking) -> Result<KvmVcpu, VmError> {
+    create_with(
+        ram,
+        match tracking {
+            Tracking::Best => landing::probe::modes(),
+            Tracking::Bitmap => Err("the machine was made without them".into()),
+        },
+    )
+}
+
+/// With a ring, or with the reason why not.
+fn create_with(ram: &Ram, modes: Result<Modes, String>) -> Result<KvmVcpu, VmError> {
     let kvm = Kvm::new().map_err(|error| VmError::OpenKvm(io_error(error)))?;
     let version = kvm.get_api_version();
     if version != API_VERSION {
@@ -42,6 +66,9 @@ pub(crate) fn create(ram: &Ram) -> Result<KvmVcpu, VmError> {
     check_capabilities(&kvm)?;
     let vm = kvm.create_vm().map_err(refused("create a virtual machine"))?;
     disable_pmu(&vm)?;
+    if modes.is_ok() {
+        landing::enable_ring(&vm)?;
+    }
     let slot_bytes = map_memory(&vm, ram)?;
     msr::take_over(&vm)?;
     let fd = vm.create_vcpu(0).map_err(refused("create a vCPU"))?;
@@ -58,7 +85,11 @@ pub(crate) fn create(ram: &Ram) -> Result<KvmVcpu, VmError> {
     }
     let area = Arc::new(RunArea::map(&fd, vm.run_size())?);
     let kick = Arc::new(KickState::new(Arc::clone(&area))?);
-    Ok(KvmVcpu::new(vm, fd, area, kick, ram.clone(), slot_bytes))
+    let log = match modes {
+        Ok(modes) => DirtyLog::Ring(Box::new(Landings::new(&vm, &fd, ram, modes)?)),
+        Err(obstacle) => DirtyLog::Bitmap { slot_bytes, obstacle },
+    };
+    Ok(KvmVcpu::new(vm, fd, area, kick, ram.clone(), log))
 }
 
 fn check_capabilities(kvm: &Kvm) -> Result<(), VmError> {
@@ -100,7 +131,7 @@ fn disable_pmu(vm: &VmFd) -> Result<(), VmError> {
 /// Registers memory with the dirty log on; returns the bytes of the slot.
 fn map_memory(vm: &VmFd, ram: &Ram) -> Result<usize, VmError> {
     let mut bytes = 0;
-    for (slot, region) in (0..).zip(ram.iter()) {
+    for (slot, region) in (MAIN_SLOT..).zip(ram.iter()) {
         let mapping = kvm_userspace_memory_region {
             slot,
             flags: KVM_MEM_LOG_DIRTY_PAGES,

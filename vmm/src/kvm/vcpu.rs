@@ -2,17 +2,25 @@
 
 use std::sync::Arc;
 
+use kvm_bindings::KVM_EXIT_DIRTY_RING_FULL;
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
 use super::area::RunArea;
 use super::kick::KickState;
+use super::landing::{Landings, MAIN_SLOT, Quarry};
 use super::{ext, io_error, state};
 use crate::error::VcpuError;
 use crate::memory::Ram;
-use crate::vcpu::{Answer, Capabilities, CpuState, Kicker, Vcpu, VmEntry, VmExit};
+use crate::vcpu::{Answer, Capabilities, CpuState, Kicker, LandingCounts, Vcpu, VmEntry, VmExit};
 
-/// The one memory slot.
-const SLOT: u32 = 0;
+/// How the guest's stores are tracked.
+#[derive(Debug)]
+pub(super) enum DirtyLog {
+    /// By KVM's bitmap, of so many bytes of memory; why not by the ring.
+    Bitmap { slot_bytes: usize, obstacle: String },
+    /// By the dirty ring.
+    Ring(Box<Landings>),
+}
 
 /// A virtual machine of KVM with its one vCPU.
 #[derive(Debug)]
@@ -21,7 +29,7 @@ pub(crate) struct KvmVcpu {
     vm: VmFd,
     area: Arc<RunArea>,
     kick: Arc<KickState>,
-    slot_bytes: usize,
+    log: DirtyLog,
     /// An interrupt was queued since the last KVM_RUN. The shared page does not know yet, and KVM would
     /// let a second one overwrite it.
     queued: bool,
@@ -37,24 +45,46 @@ impl KvmVcpu {
         area: Arc<RunArea>,
         kick: Arc<KickState>,
         ram: Ram,
-        slot_bytes: usize,
+        log: DirtyLog,
     ) -> Self {
-        KvmVcpu { fd, vm, area, kick, slot_bytes, queued: false, _ram: ram }
+        KvmVcpu { fd, vm, area, kick, log, queued: false, _ram: ram }
     }
 
-    fn enter_guest(&mut self) -> Result<VmExit, VcpuError> {
+    fn enter_guest(&mut self, quarry: Option<Quarry>) -> Result<VmExit, VcpuError> {
+        match &mut self.log {
+            DirtyLog::Ring(landings) => landings.prepare(&self.vm, &self.fd, quarry)?,
+            DirtyLog::Bitmap { obstacle, .. } if quarry.is_some() => {
+                return Err(VcpuError::NoLandings(obstacle.clone()));
+            }
+            DirtyLog::Bitmap { .. } => {}
+        }
         loop {
             if !self.kick.enter() {
                 self.kick.leave();
                 return Ok(VmExit::Interrupted);
             }
+            // A landing is judged by the registers.
+            self.area.want_registers(quarry.is_some());
             let exit = self.kvm_run();
+            self.area.want_registers(false);
             self.kick.leave();
             match exit? {
                 // A signal that was not a kick (a debugger, a timer of the process): not an event.
-                VmExit::Interrupted if !self.kick.take() => {}
-                exit => return Ok(exit),
+                Ran::Exit(VmExit::Interrupted) if !self.kick.take() => {}
+                Ran::Exit(exit) => return Ok(exit),
+                Ran::RingFull => {
+                    if let Some(exit) = self.ring_full()? {
+                        return Ok(exit);
+                    }
+                }
             }
+        }
+    }
+
+    fn ring_full(&mut self) -> Result<Option<VmExit>, VcpuError> {
+        match &mut self.log {
+            DirtyLog::Ring(landings) => landings.full(&self.vm, &self.fd, &self.area.registers()),
+            DirtyLog::Bitmap { .. } => Err(VcpuError::UnexpectedExit("a full ring without a ring".into())),
         }
     }
 
@@ -74,12 +104,16 @@ impl KvmVcpu {
         }
         self.area.set_immediate_exit(true);
         match self.kvm_run()? {
-            VmExit::Interrupted => Ok(VmExit::Completed),
-            exit => Ok(exit),
+            Ran::Exit(VmExit::Interrupted) => Ok(VmExit::Completed),
+            Ran::Exit(exit) => Ok(exit),
+            // `immediate_exit` is looked at first.
+            Ran::RingFull => {
+                Err(VcpuError::UnexpectedExit("a full ring before the guest was entered".into()))
+            }
         }
     }
 
-    fn kvm_run(&mut self) -> Result<VmExit, VcpuError> {
+    fn kvm_run(&mut self) -> Result<Ran, VcpuError> {
         self.queued = false;
         let result = self.fd.run();
         let owned = match result {
@@ -92,12 +126,13 @@ impl KvmVcpu {
         match owned {
             Raw::Exit(VmExit::PioIn { port, .. }) => {
                 let (size, count) = self.area.pio_shape();
-                Ok(VmExit::PioIn { port, size, count })
+                Ok(Ran::Exit(VmExit::PioIn { port, size, count }))
             }
             Raw::Exit(VmExit::PioOut { port, data, .. }) => {
-                Ok(VmExit::PioOut { port, size: self.area.pio_shape().0, data })
+                Ok(Ran::Exit(VmExit::PioOut { port, size: self.area.pio_shape().0, data }))
             }
-            Raw::Exit(exit) => Ok(exit),
+            Raw::Exit(exit) => Ok(Ran::Exit(exit)),
+            Raw::RingFull => Ok(Ran::RingFull),
             Raw::Internal => Err(VcpuError::Internal { suberror: self.area.suberror(), rip: self.rip() }),
             Raw::EntryFailed(reason) => Err(VcpuError::EntryFailed { reason }),
             Raw::Unexpected(text) => Err(VcpuError::UnexpectedExit(text)),
@@ -110,9 +145,17 @@ impl KvmVcpu {
     }
 }
 
+/// What KVM_RUN came back with.
+enum Ran {
+    Exit(VmExit),
+    /// The dirty ring is at its soft limit; the guest was not entered again.
+    RingFull,
+}
+
 /// An exit that no longer borrows the shared page. PIO sizes are filled in later.
 enum Raw {
     Exit(VmExit),
+    RingFull,
     Internal,
     EntryFailed(u64),
     Unexpected(String),
@@ -136,6 +179,7 @@ impl From<VcpuExit<'_>> for Raw {
             VcpuExit::IrqWindowOpen => VmExit::Window,
             VcpuExit::Intr => VmExit::Interrupted,
             VcpuExit::Shutdown => VmExit::Shutdown,
+            VcpuExit::Unsupported(KVM_EXIT_DIRTY_RING_FULL) => return Raw::RingFull,
             VcpuExit::InternalError => return Raw::Internal,
             VcpuExit::FailEntry(reason, _) => return Raw::EntryFailed(reason),
             other => return Raw::Unexpected(format!("{other:?}")),
@@ -149,12 +193,43 @@ fn length(data: &[u8]) -> u8 {
 
 impl Vcpu for KvmVcpu {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { exact: false, exit: true, landing: false, asynchronous: true }
+        let landing = matches!(self.log, DirtyLog::Ring(_));
+        Capabilities { exact: false, exit: true, landing, asynchronous: true }
+    }
+
+    fn landing_obstacle(&self) -> Option<String> {
+        match &self.log {
+            DirtyLog::Ring(_) => None,
+            DirtyLog::Bitmap { obstacle, .. } => Some(obstacle.clone()),
+        }
+    }
+
+    fn landing_counts(&self) -> LandingCounts {
+        match &self.log {
+            DirtyLog::Ring(landings) => landings.counts(),
+            DirtyLog::Bitmap { .. } => LandingCounts::default(),
+        }
+    }
+
+    fn protect(&mut self, pages: &[u32]) -> Result<(), VcpuError> {
+        match &mut self.log {
+            DirtyLog::Ring(landings) => landings.protect(&self.vm, &self.fd, pages),
+            DirtyLog::Bitmap { obstacle, .. } => Err(VcpuError::NoLandings(obstacle.clone())),
+        }
+    }
+
+    fn open_pages(&mut self) -> Result<Vec<u32>, VcpuError> {
+        match &mut self.log {
+            DirtyLog::Ring(landings) => landings.open_pages(&self.vm, &self.fd),
+            DirtyLog::Bitmap { obstacle, .. } => Err(VcpuError::NoLandings(obstacle.clone())),
+        }
     }
 
     fn run(&mut self, entry: VmEntry) -> Result<VmExit, VcpuError> {
         match entry {
-            VmEntry::Run => self.enter_guest(),
+            VmEntry::Run => self.enter_guest(None),
+            VmEntry::Seek => self.enter_guest(Some(Quarry::Any)),
+            VmEntry::Find(landing) => self.enter_guest(Some(Quarry::This(landing))),
             VmEntry::Complete(answer) => self.complete(&answer),
         }
     }
@@ -188,10 +263,14 @@ impl Vcpu for KvmVcpu {
     }
 
     fn take_dirty(&mut self) -> Result<Vec<u64>, VcpuError> {
-        // Without KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 this also clears the log and protects the pages again.
-        self.vm
-            .get_dirty_log(SLOT, self.slot_bytes)
-            .map_err(|error| VcpuError::Ioctl { what: "tell the dirty pages", source: io_error(error) })
+        match &mut self.log {
+            DirtyLog::Ring(landings) => landings.take_log(&self.vm, &self.fd),
+            // Without KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 this also clears the log and protects the pages again.
+            DirtyLog::Bitmap { slot_bytes, .. } => self
+                .vm
+                .get_dirty_log(MAIN_SLOT, *slot_bytes)
+                .map_err(|error| VcpuError::Ioctl { what: "tell the dirty pages", source: io_error(error) }),
+        }
     }
 
     fn state(&mut self) -> Result<CpuState, VcpuError> {
@@ -206,6 +285,9 @@ impl Vcpu for KvmVcpu {
     }
 
     fn set_state(&mut self, state: &CpuState) -> Result<(), VcpuError> {
+        if let DirtyLog::Ring(landings) = &mut self.log {
+            landings.forget();
+        }
         state::write(&self.fd, state)?;
         let [.., cr8] = state.control;
         self.area.set_cr8(u8::try_from(cr8 & 0xf).unwrap_or(0));

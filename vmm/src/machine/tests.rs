@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::boot::tests_support::boot_state;
-use crate::vcpu::{CpuState, Kick};
+use crate::vcpu::{CpuState, Kick, Landing, LandingCounts};
 
 /// What the machine did to the vCPU, and what the vCPU does next.
 #[derive(Default)]
@@ -15,6 +15,7 @@ struct Script {
     window: bool,
     injected: Vec<u8>,
     completed: u32,
+    protected: Vec<u32>,
 }
 
 struct Scripted(Arc<Mutex<Script>>);
@@ -29,9 +30,22 @@ impl Vcpu for Scripted {
     fn capabilities(&self) -> Capabilities {
         Capabilities { exact: false, exit: true, landing: false, asynchronous: true }
     }
+    fn landing_obstacle(&self) -> Option<String> {
+        None
+    }
+    fn landing_counts(&self) -> LandingCounts {
+        LandingCounts::default()
+    }
+    fn protect(&mut self, pages: &[u32]) -> Result<(), VcpuError> {
+        self.0.lock().expect("no panic").protected.extend(pages);
+        Ok(())
+    }
+    fn open_pages(&mut self) -> Result<Vec<u32>, VcpuError> {
+        Ok(Vec::new())
+    }
     fn run(&mut self, entry: VmEntry) -> Result<VmExit, VcpuError> {
         let mut script = self.0.lock().expect("no panic");
-        if entry == VmEntry::Run {
+        if !matches!(entry, VmEntry::Complete(_)) {
             return Ok(script.exits.pop_front().expect("the script goes on"));
         }
         script.completed += 1;
@@ -176,4 +190,43 @@ fn a_machine_can_move_to_its_thread() {
     fn shareable<T: Send + Sync + Clone>() {}
     sendable::<Vm>();
     shareable::<Kicker>();
+}
+
+#[test]
+fn a_landing_is_a_place_for_an_interrupt_and_a_miss_is_none() {
+    let landing = Landing { page: 7, rip: 0x40_0000 };
+    let (mut vm, script) =
+        interrupted(&[VmExit::Missed(landing), VmExit::Landing(landing), VmExit::Interrupted]);
+    assert_eq!(vm.find(landing).expect("runs"), Reached::Missed(landing));
+    set_ready(&script, true);
+    assert_eq!(vm.seek().expect("runs"), Reached::Landing(landing));
+    assert_eq!(outcome(&script), (true, vec![]), "a miss is no place");
+    assert_eq!(vm.seek().expect("runs"), Reached::Stop(Stop::Kicked));
+    assert_eq!(outcome(&script), (false, vec![0x30]));
+}
+
+#[test]
+fn a_landing_with_interrupts_off_asks_for_a_window() {
+    let landing = Landing { page: 7, rip: 0x40_0000 };
+    let (mut vm, script) = interrupted(&[VmExit::Landing(landing), VmExit::Window, VmExit::Halt]);
+    assert_eq!(vm.find(landing).expect("runs"), Reached::Landing(landing));
+    script.lock().expect("no panic").window = false;
+    assert_eq!(vm.run().expect("runs"), Stop::Exit(ExitKind::Window));
+    assert_eq!(outcome(&script), (true, vec![]));
+    set_ready(&script, true);
+    assert_eq!(vm.run().expect("runs"), Stop::Exit(ExitKind::Halt));
+    assert_eq!(outcome(&script), (false, vec![0x30]));
+}
+
+#[test]
+fn pages_that_do_not_exist_are_refused() {
+    let (mut vm, script) = interrupted(&[]);
+    assert!(matches!(
+        vm.find(Landing { page: 256, rip: 0 }),
+        Err(RunError::NoSuchPage { page: 256, pages: 256 })
+    ));
+    assert!(matches!(vm.protect(&[255, 256]), Err(DirtyError::NoSuchPage { page: 256, pages: 256 })));
+    assert_eq!(script.lock().expect("no panic").protected, [0_u32; 0]);
+    vm.protect(&[255, 3]).expect("both exist");
+    assert_eq!(script.lock().expect("no panic").protected, [255, 3]);
 }

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::guest::{Program, booted, empty, memory};
+use crate::guest::{Program, booted, booted_without_landings, empty, memory};
 use devices::{Effect, Stimulus};
 use vmm::{RestoreError, Stop, Vm};
 
@@ -153,7 +153,13 @@ fn a_sleeping_machine_is_restored_asleep() {
 /// What the log says against what the bytes say, with writes of the guest and of this process.
 #[test]
 fn dirty_pages_are_those_that_changed() {
-    let Some(mut vm) = booted("dirty", Program::Churn) else { return };
+    for vm in [booted("dirty", Program::Churn), booted_without_landings("dirty-bitmap", Program::Churn)] {
+        let Some(vm) = vm else { return };
+        check_log(vm);
+    }
+}
+
+fn check_log(mut vm: Vm) {
     advance(&mut vm, 0, 10);
     vm.take_dirty().expect("the log works");
     let mut before = memory(&vm);

@@ -37,11 +37,11 @@ impl<'s> Client<'s> {
             download_target: SocketAddr::new(ip, DOWNLOAD_PORT),
             records: records.clone(),
             seed,
-            udp: 24,
+            udp: 40,
             tcp: 4,
             download: 1,
             rate: 0,
-            think: Duration::from_millis(30),
+            think: Duration::from_millis(50),
             download_rate: 2_000_000,
         };
         let (orders, commands) = channel();

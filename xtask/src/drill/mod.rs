@@ -82,5 +82,5 @@ pub(crate) fn run(args: &DrillArgs) -> anyhow::Result<ExitCode> {
     let finished = world.finish();
     let outcome: Outcome = outcome?;
     finished.context("ending the drill's world")?;
-    report::conclude(args, &root, outcome)
+    report::conclude(args, &root, &outcome)
 }

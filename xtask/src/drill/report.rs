@@ -17,11 +17,11 @@ use xtask::world::pcap;
 /// The spine's target: share of epochs under load that ended at a deterministic exit with nothing shipped.
 const EXACT_SHARE: f64 = 0.9;
 
-pub(super) fn conclude(args: &DrillArgs, root: &Path, outcome: Outcome) -> anyhow::Result<ExitCode> {
+pub(super) fn conclude(args: &DrillArgs, root: &Path, outcome: &Outcome) -> anyhow::Result<ExitCode> {
     let records = read_records(&outcome.records)?;
     let captures =
         outcome.hosts.iter().map(|host| capture(root, host)).collect::<anyhow::Result<Vec<_>>>()?;
-    let events = serde_lines(&outcome)?;
+    let events = serde_lines(outcome)?;
     std::fs::write(root.join("events.jsonl"), events)?;
     let evidence = Evidence {
         records: &records,
@@ -42,14 +42,14 @@ pub(super) fn conclude(args: &DrillArgs, root: &Path, outcome: Outcome) -> anyho
         Err(why) => verdict.violations.push(why.clone()),
     }
     verdict.ok = verdict.violations.is_empty();
-    let report = report(args, &outcome, &verdict, share.unwrap_or(0.0));
+    let report = report(args, outcome, &verdict, share.unwrap_or(0.0));
     let text = serde_json::to_string_pretty(&report)? + "\n";
     std::fs::write(root.join("report.json"), &text)?;
     if let Some(file) = &args.json {
         std::fs::write(file, &text)?;
     }
-    let picture = picture(root, &records, &outcome, &verdict)?;
-    print(&outcome, &verdict, &report, root, &picture);
+    let picture = picture(root, &records, outcome, &verdict)?;
+    print(outcome, &verdict, &report, root, &picture);
     Ok(if verdict.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -91,6 +91,7 @@ fn report(args: &DrillArgs, outcome: &Outcome, verdict: &Verdict, share: f64) ->
         "epochs": outcome.epochs,
         "exact_share": share,
         "takeovers": outcome.takeovers,
+        "output_latency_us": outcome.latency,
         "targets": targets,
     });
     let seen = serde_json::to_value(verdict).unwrap_or_default();
@@ -124,6 +125,12 @@ fn print(outcome: &Outcome, verdict: &Verdict, report: &Value, root: &Path, pict
             rate.download_bytes_per_s / 1e6
         );
     }
+    let part = |name: &str| {
+        let part = &outcome.latency[name];
+        format!("{name} {}/{} µs", part["p50"], part["p99"])
+    };
+    let parts = ["landing", "replay", "compare", "link", "total"].map(part).join(", ");
+    println!("      an output waits (median/p99): {parts}");
     for gap in &verdict.gaps {
         println!(
             "      {} of {:<6} survivor's first frame after {}, longest request {} ({}), TCP stalled {}, \

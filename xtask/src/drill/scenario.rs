@@ -49,6 +49,8 @@ pub(super) struct Outcome {
     /// Status documents of survivors, after each loss.
     pub(super) takeovers: Vec<Value>,
     pub(super) protected: u32,
+    /// The first primary's own account of where the time of its outputs went, after the first window.
+    pub(super) latency: Value,
 }
 
 /// Counts of a primary's epochs between two looks at its status.
@@ -127,7 +129,7 @@ pub(super) fn play(
         let client = Client::start(scope, world, args.seed)?;
         stage.outcome.records = client.records.clone();
         let course = match plan {
-            Plan::Story => stage.story(steps, pair),
+            Plan::Story => stage.story(steps, &pair),
             Plan::Repeat { losses } => stage.repeat(steps, pair, *losses),
         };
         // The records count whatever happened.
@@ -173,18 +175,21 @@ impl Stage<'_> {
         self.window(name, length);
         let after = self.cluster.status(primary).context("the primary answers")?;
         self.outcome.epochs.add_difference(Epochs::of(&before), Epochs::of(&after));
+        if self.outcome.latency.is_null() {
+            self.outcome.latency = after["latency_us"].clone();
+        }
         Ok(())
     }
 
-    fn story(&mut self, steps: &Steps, pair: Pair) -> anyhow::Result<()> {
+    fn story(&mut self, steps: &Steps, pair: &Pair) -> anyhow::Result<()> {
         self.loaded("before", Duration::from_secs(4), pair.primary)?;
-        self.files(&pair)?;
+        self.files(pair)?;
         steps.say("the link holds every frame for 150 ms");
         self.hold()?;
         self.window("after the hold", Duration::from_secs(1));
         steps.say("the link has a round trip of 80 ms");
         self.long_round_trip()?;
-        let pair = self.lose_and_refill(steps, &pair, Fault::Plug, HOSTS[2])?;
+        let pair = self.lose_and_refill(steps, pair, Fault::Plug, HOSTS[2])?;
         let pair = self.lose_and_refill(steps, &pair, Fault::Plug, HOSTS[3])?;
         self.files(&pair)?;
         let again = pair.primary;

@@ -67,7 +67,7 @@ pub(super) fn build(sabotage: Option<Sabotage>) -> anyhow::Result<Built> {
 
 /// The checkout that this program was built from.
 pub(crate) fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("."))
 }
 
 /// Cargo's target directory, taken from where this program lies.

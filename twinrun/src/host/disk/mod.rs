@@ -12,8 +12,8 @@ mod image;
 mod overlay;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -28,6 +28,10 @@ use overlay::{Layer, Overlay};
 
 /// Longest read of a guest in bytes: more in one request fails.
 pub const READ_MAX: u32 = 64 << 20;
+/// More bytes of writes that wait are reported as [`DiskReport::Pressure`].
+pub const PENDING_MAX: u64 = 64 << 20;
+/// With at most so many bytes the pressure is over: it does not come and go with every write.
+const PENDING_LOW: u64 = PENDING_MAX / 2;
 
 /// The running disk thread. Dropping it lets the thread finish the commands it has, then ends it.
 #[derive(Debug)]
@@ -37,11 +41,32 @@ pub struct DiskThread {
     gauge: Arc<Gauge>,
 }
 
-/// Bytes of writes that wait, for the core to stall the guest.
-#[derive(Debug, Default)]
+/// Bytes of writes that wait. The core stalls the guest while they are too many.
+#[derive(Debug)]
 struct Gauge {
     queued: AtomicU64,
     overlay: AtomicU64,
+    /// What was reported last. Held while a report is sent, so that the last report is the last word.
+    pressed: Mutex<bool>,
+    reports: Sender<DiskReport>,
+}
+
+impl Gauge {
+    fn pending(&self) -> u64 {
+        self.queued.load(Ordering::Relaxed) + self.overlay.load(Ordering::Relaxed)
+    }
+
+    /// Reports when the pressure begins or ends.
+    fn watch(&self) {
+        let mut pressed = self.pressed.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = if *pressed { PENDING_LOW } else { PENDING_MAX };
+        let now = self.pending() > limit;
+        if now != *pressed {
+            *pressed = now;
+            // Nobody listens any more when the engine is going down.
+            let _ = self.reports.send(DiskReport::Pressure(now));
+        }
+    }
 }
 
 impl DiskThread {
@@ -51,7 +76,8 @@ impl DiskThread {
     /// When the host gives no thread.
     pub fn start(disks: Vec<Disk>, reports: Sender<DiskReport>) -> io::Result<Self> {
         let (commands, queue) = crossbeam_channel::unbounded();
-        let gauge = Arc::new(Gauge::default());
+        let (queued, overlay) = (AtomicU64::new(0), AtomicU64::new(0));
+        let gauge = Arc::new(Gauge { queued, overlay, pressed: Mutex::new(false), reports: reports.clone() });
         let mut worker = Worker {
             disks: disks.into_iter().map(|image| Slot { image, failed: false }).collect(),
             overlay: Overlay::default(),
@@ -63,13 +89,12 @@ impl DiskThread {
         Ok(DiskThread { commands: Some(commands), thread: Some(thread), gauge })
     }
 
-    /// Gives the thread its next command; never waits. The sender keeps [`pending_bytes`] within its limit:
-    /// the queue itself has none.
-    ///
-    /// [`pending_bytes`]: DiskThread::pending_bytes
+    /// Gives the thread its next command; never waits. The queue has no limit: the sender stops while there is
+    /// [`DiskReport::Pressure`].
     pub fn send(&self, command: DiskCommand) {
         if let DiskCommand::Write { data, .. } = &command {
             self.gauge.queued.fetch_add(data.len() as u64, Ordering::Relaxed);
+            self.gauge.watch();
         }
         if let Some(commands) = &self.commands
             && commands.send(command).is_err()
@@ -81,7 +106,7 @@ impl DiskThread {
     /// Bytes of writes that are queued or uncommitted.
     #[must_use]
     pub fn pending_bytes(&self) -> u64 {
-        self.gauge.queued.load(Ordering::Relaxed) + self.gauge.overlay.load(Ordering::Relaxed)
+        self.gauge.pending()
     }
 }
 
@@ -121,6 +146,7 @@ impl Worker {
                 // In this order: the sum never shows less than there is.
                 self.gauge.queued.fetch_sub(queued, Ordering::Relaxed);
             }
+            self.gauge.watch();
         }
     }
 

@@ -273,3 +273,22 @@ proptest! {
         prop_assert!(std::fs::read(&other_path).expect("read") == model.now, "the copy");
     }
 }
+
+#[test]
+fn too_many_waiting_writes_are_reported_once_and_so_is_their_end() {
+    const MIB: u64 = 1 << 20;
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("disk.img");
+    let count = PENDING_MAX / MIB + 4;
+    std::fs::File::create(&path).expect("create").set_len(count * MIB).expect("set length");
+    let bench = Bench::new(vec![Disk::open(&path).expect("open")]);
+    let payload = vec![1; usize::try_from(MIB).expect("small")];
+    for place in 0..count {
+        bench.write(1, place * MIB / SECTOR, &payload);
+    }
+    assert_eq!(bench.reports.recv().expect("a report"), DiskReport::Pressure(true));
+    assert_eq!(bench.commit(1), DiskReport::Durable { epoch: 1, ok: true });
+    assert_eq!(bench.reports.recv().expect("a report"), DiskReport::Pressure(false));
+    assert_eq!(bench.thread.pending_bytes(), 0);
+    assert!(bench.reports.try_recv().is_err(), "nothing else is said");
+}

@@ -4,6 +4,8 @@
 //! are fixed: stub 0x200000, program 0x201000, task state 0x202000, interrupt table 0x203000, results from
 //! 0x300000 on, memory to play with from 0x400000 on.
 
+#![allow(dead_code, reason = "shared by several programs, none of which uses all of it")]
+
 use std::arch::global_asm;
 use std::path::PathBuf;
 
@@ -13,7 +15,8 @@ use vmm::{Vm, VmConfig, VmError};
 /// Results of the programs.
 pub(crate) const RESULTS: u32 = 0x300;
 const STUB: u64 = 0x20_0000;
-const PROGRAM: u64 = 0x20_1000;
+/// Where a program begins.
+pub(crate) const PROGRAM: u64 = 0x20_1000;
 
 global_asm!(
     ".pushsection .rodata.twinrun_test_guest, \"a\"",
@@ -74,8 +77,14 @@ global_asm!(
     "mov dword ptr [rax], 0",
     "pop rax",
     "iretq",
+    // Where the tick came: RIP and RCX go into a hash.
     "5: push rax",
     "inc qword ptr [0x300008]",
+    "mov rax, [rsp + 8]",
+    "add rax, rcx",
+    "add rax, [0x300028]",
+    "rol rax, 7",
+    "mov [0x300028], rax",
     "mov eax, 0xfee000b0",
     "mov dword ptr [rax], 0",
     "pop rax",
@@ -183,10 +192,56 @@ global_asm!(
     "out dx, al",
     "jmp 2b",
     "twinrun_churn_end:",
+    // Computes for a random time and stores to the next of 512 pages, by one store or by repeated string
+    // stores across their ends; the places of all ticks so far go into the hash that decides both. A tick one
+    // instruction early or late changes everything after it.
+    ".global twinrun_chaos, twinrun_chaos_end",
+    "twinrun_chaos:",
+    "mov edi, 0xfee00000",
+    "mov dword ptr [rdi + 0xf0], 0x1ff",
+    "mov dword ptr [rdi + 0x3e0], 0xb",
+    "mov dword ptr [rdi + 0x320], 0x20030",
+    "mov dword ptr [rdi + 0x380], 1000",
+    "movabs r11, 0x9e3779b97f4a7c15",
+    "mov r8d, 1",
+    "xor r9d, r9d",
+    "2: imul r8, r11",
+    "add r8, [0x300028]",
+    "rol r8, 13",
+    "mov ecx, r8d",
+    "and ecx, 0xffff",
+    "inc ecx",
+    "3: cvtsi2sd xmm1, ecx",
+    "addsd xmm0, xmm1",
+    "dec ecx",
+    "jnz 3b",
+    "mov rbx, r9",
+    "and ebx, 511",
+    "shl ebx, 12",
+    "add ebx, 0x400000",
+    "inc r9",
+    "test r8b, 1",
+    "jnz 4f",
+    "mov [rbx], r8",
+    "movq [rbx + 8], xmm0",
+    "jmp 2b",
+    "4: lea rdi, [rbx + 0xf80]",
+    "mov rsi, rbx",
+    "mov ecx, 0x90",
+    "test r8b, 2",
+    "jz 5f",
+    "rep movsb",
+    "jmp 2b",
+    "5: mov eax, r8d",
+    "rep stosb",
+    "jmp 2b",
+    "twinrun_chaos_end:",
     ".popsection",
 );
 
 unsafe extern "C" {
+    static twinrun_chaos: u8;
+    static twinrun_chaos_end: u8;
     static twinrun_stub: u8;
     static twinrun_stub_end: u8;
     static twinrun_io: u8;
@@ -201,7 +256,8 @@ unsafe extern "C" {
     static twinrun_churn_end: u8;
 }
 
-fn between(start: *const u8, end: *const u8) -> &'static [u8] {
+/// What is between two labels.
+pub(crate) fn between(start: *const u8, end: *const u8) -> &'static [u8] {
     // SAFETY: both are labels of the same read-only section above, in this order, a few hundred bytes apart.
     unsafe { std::slice::from_raw_parts(start, end.addr() - start.addr()) }
 }
@@ -219,6 +275,8 @@ pub(crate) enum Program {
     Spin,
     /// Writes pages and prints, with a tick every 0.1 ms.
     Churn,
+    /// Computes and writes pages without an exit, but for those of its ticks, one every microsecond.
+    Chaos,
 }
 
 impl Program {
@@ -229,13 +287,19 @@ impl Program {
             Program::Twice => between(&raw const twinrun_twice, &raw const twinrun_twice_end),
             Program::Spin => between(&raw const twinrun_spin, &raw const twinrun_spin_end),
             Program::Churn => between(&raw const twinrun_churn, &raw const twinrun_churn_end),
+            Program::Chaos => between(&raw const twinrun_chaos, &raw const twinrun_chaos_end),
         }
     }
 
     fn elf(self) -> Vec<u8> {
-        let stub = between(&raw const twinrun_stub, &raw const twinrun_stub_end);
-        elf(STUB, &[(STUB, stub), (PROGRAM, self.code())])
+        user_elf(self.code())
     }
+}
+
+/// A kernel that runs `code` in user mode, at [`PROGRAM`].
+pub(crate) fn user_elf(code: &[u8]) -> Vec<u8> {
+    let stub = between(&raw const twinrun_stub, &raw const twinrun_stub_end);
+    elf(STUB, &[(STUB, stub), (PROGRAM, code)])
 }
 
 /// A static ELF64 executable with these segments (System V ABI, chapters "ELF Header" and "Program Header").
@@ -294,7 +358,15 @@ impl Drop for Kernel {
 
 /// A machine that was not booted, or `None` (and a word about it) on a machine without KVM.
 pub(crate) fn machine(config: &VmConfig) -> Option<Vm> {
-    match Vm::new(config) {
+    usable(if std::env::var_os("TWINRUN_TEST_BITMAP").is_some() {
+        Vm::without_landings(config)
+    } else {
+        Vm::new(config)
+    })
+}
+
+fn usable(vm: Result<Vm, VmError>) -> Option<Vm> {
+    match vm {
         Ok(vm) => Some(vm),
         Err(error @ VmError::OpenKvm(_)) => {
             println!("SKIPPED: {error}");
@@ -306,10 +378,32 @@ pub(crate) fn machine(config: &VmConfig) -> Option<Vm> {
 
 /// A machine that is about to run `program`.
 pub(crate) fn booted(name: &str, program: Program) -> Option<Vm> {
-    let kernel = Kernel::new(name, &program.elf());
+    booted_from(name, &program.elf())
+}
+
+/// A machine that is about to run this kernel.
+pub(crate) fn booted_from(name: &str, elf: &[u8]) -> Option<Vm> {
+    let kernel = Kernel::new(name, elf);
     let mut vm = machine(&kernel.config())?;
     vm.boot().expect("the test guest boots");
     Some(vm)
+}
+
+/// As [`booted`], on a machine that tracks writes by the bitmap.
+pub(crate) fn booted_without_landings(name: &str, program: Program) -> Option<Vm> {
+    let kernel = Kernel::new(name, &program.elf());
+    let mut vm = usable(Vm::without_landings(&kernel.config()))?;
+    vm.boot().expect("the test guest boots");
+    Some(vm)
+}
+
+/// The machine if it has landings, or `None` and a word about it.
+pub(crate) fn landing(vm: Vm) -> Option<Vm> {
+    let obstacle = vm.landing_obstacle();
+    if let Some(obstacle) = &obstacle {
+        println!("SKIPPED: {obstacle}");
+    }
+    obstacle.is_none().then_some(vm)
 }
 
 /// A machine without a guest, for `restore`.

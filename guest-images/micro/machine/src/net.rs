@@ -1,12 +1,12 @@
 //! The network card: virtio-net (virtio 1.2, 5.1) as a smoltcp device.
 
-use crate::apic::vector;
 use crate::virtio::{Descriptor, Device, Queue, dma};
 use alloc::vec::Vec;
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 
-const ID: u32 = 0x1041;
+/// PCI device number of a network card.
+pub const ID: u32 = 0x1041;
 /// VIRTIO_NET_F_MAC.
 const MAC: u64 = 1 << 5;
 const QUEUE: u16 = 128;
@@ -18,16 +18,16 @@ const LARGEST_FRAME: usize = 1514;
 
 /// The card.
 #[derive(Debug)]
-pub(crate) struct Nic {
+pub struct Nic {
     mac: [u8; 6],
     receive: Receiver,
     transmit: Transmitter,
 }
 
 impl Nic {
-    /// Starts the card.
-    pub(crate) fn start() -> Self {
-        let device = Device::start("net", ID, MAC, &[vector::NET]);
+    /// Starts the card. Frames received interrupt with this vector.
+    pub fn start(vector: u8) -> Self {
+        let device = Device::start("net", ID, MAC, &[vector]);
         let mac = core::array::from_fn(|n| device.config.read(n));
         let receive = Receiver::new(device.queue(0, QUEUE, Some(0)));
         let transmit = Transmitter::new(device.queue(1, QUEUE, None));
@@ -38,12 +38,12 @@ impl Nic {
     }
 
     /// The card's address.
-    pub(crate) fn mac(&self) -> [u8; 6] {
+    pub fn mac(&self) -> [u8; 6] {
         self.mac
     }
 
     /// Lets the device see what was queued: at most two exits.
-    pub(crate) fn flush(&mut self) {
+    pub fn flush(&mut self) {
         if core::mem::take(&mut self.receive.starved) {
             self.receive.queue.notify();
         }
@@ -51,13 +51,13 @@ impl Nic {
     }
 
     /// Prepares for sleep: frames interrupt from now on. False if one is waiting already.
-    pub(crate) fn may_sleep(&mut self) -> bool {
+    pub fn may_sleep(&mut self) -> bool {
         self.receive.queue.interrupts(true);
         !self.receive.queue.has_used()
     }
 
     /// After sleep: frames are fetched, not announced.
-    pub(crate) fn awake(&mut self) {
+    pub fn awake(&mut self) {
         self.receive.queue.interrupts(false);
     }
 }
@@ -156,7 +156,7 @@ impl phy::Device for Nic {
 
 /// A frame in its buffer; the buffer goes back to the device afterwards.
 #[derive(Debug)]
-pub(crate) struct Received<'a> {
+pub struct Received<'a> {
     receiver: &'a mut Receiver,
     index: u16,
     length: usize,
@@ -179,7 +179,7 @@ impl Drop for Received<'_> {
 
 /// Room for a frame to send.
 #[derive(Debug)]
-pub(crate) struct Slot<'a> {
+pub struct Slot<'a> {
     sender: &'a mut Transmitter,
 }
 

@@ -35,7 +35,7 @@ mod common {
 }
 
 /// Zeroed memory that lives as long as the program: physical and virtual address are the same.
-pub(crate) fn dma(bytes: usize) -> *mut u8 {
+pub fn dma(bytes: usize) -> *mut u8 {
     let layout = Layout::from_size_align(bytes, 4096).expect("a size of ours");
     // SAFETY: the size is not zero.
     let memory = unsafe { alloc_zeroed(layout) };
@@ -45,17 +45,17 @@ pub(crate) fn dma(bytes: usize) -> *mut u8 {
 
 /// A virtio device during its start.
 #[derive(Debug)]
-pub(crate) struct Device {
+pub struct Device {
     name: &'static str,
     common: Mmio,
     notify: Capability,
     /// The device's own configuration.
-    pub(crate) config: Mmio,
+    pub config: Mmio,
 }
 
 impl Device {
     /// Finds the device, resets it and agrees on the features: `features` and "version 1", all of them needed.
-    pub(crate) fn start(name: &'static str, id: u32, features: u64, vectors: &[u8]) -> Self {
+    pub fn start(name: &'static str, id: u32, features: u64, vectors: &[u8]) -> Self {
         let missing = |what: &str| -> ! { panic!("{name}: {what} missing") };
         let function = Function::find(id).unwrap_or_else(|| missing("device"));
         function.enable();
@@ -91,7 +91,7 @@ impl Device {
 
     /// Sets up a queue with at most `size` (a power of two) descriptors; `entry` of the MSI-X table tells of used
     /// buffers, `None` for never.
-    pub(crate) fn queue(&self, index: u16, size: u16, entry: Option<u16>) -> Queue {
+    pub fn queue(&self, index: u16, size: u16, entry: Option<u16>) -> Queue {
         let common = self.common;
         common.write(common::QUEUE_SELECT, index);
         let most: u16 = common.read(common::QUEUE_SIZE);
@@ -117,7 +117,7 @@ impl Device {
     }
 
     /// All queues are set up: the device may work.
-    pub(crate) fn ready(&self) {
+    pub fn ready(&self) {
         let status = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK;
         self.common.write(common::STATUS, status);
     }
@@ -126,7 +126,7 @@ impl Device {
 /// A piece of a request.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub(crate) struct Descriptor {
+pub struct Descriptor {
     address: u64,
     length: u32,
     flags: u16,
@@ -135,17 +135,17 @@ pub(crate) struct Descriptor {
 
 impl Descriptor {
     /// Memory that the device reads.
-    pub(crate) fn input(memory: *const u8, length: usize) -> Self {
+    pub fn input(memory: *const u8, length: usize) -> Self {
         Self { address: memory.expose_provenance() as u64, length: length as u32, flags: 0, next: 0 }
     }
 
     /// Memory that the device writes.
-    pub(crate) fn output(memory: *mut u8, length: usize) -> Self {
+    pub fn output(memory: *mut u8, length: usize) -> Self {
         Self { flags: 2, ..Self::input(memory, length) }
     }
 
     /// Goes on at another descriptor.
-    pub(crate) fn then(self, next: u16) -> Self {
+    pub fn then(self, next: u16) -> Self {
         Self { flags: self.flags | 1, next, ..self }
     }
 }
@@ -155,7 +155,7 @@ const NO_NOTIFY: u16 = 1;
 
 /// A split virtqueue. Its tables are shared with the device, hence the volatile accesses.
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub struct Queue {
     index: u16,
     size: u16,
     notify: Mmio,
@@ -193,12 +193,12 @@ impl Queue {
     }
 
     /// Number of descriptors.
-    pub(crate) fn size(&self) -> u16 {
+    pub fn size(&self) -> u16 {
         self.size
     }
 
     /// Writes a descriptor that no request in flight uses.
-    pub(crate) fn describe(&mut self, index: u16, descriptor: Descriptor) {
+    pub fn describe(&mut self, index: u16, descriptor: Descriptor) {
         assert!(index < self.size);
         // SAFETY: the table has `size` entries, and the device does not look at this one now.
         unsafe { self.descriptors.add(usize::from(index)).write_volatile(descriptor) }
@@ -206,7 +206,7 @@ impl Queue {
 
     /// Hands the chain that starts at `head` to the device. True if the device may have run out of requests just
     /// before, so that it waits to be told even if it usually does not need to be.
-    pub(crate) fn publish(&mut self, head: u16) -> bool {
+    pub fn publish(&mut self, head: u16) -> bool {
         let slot = usize::from(self.next_available % self.size);
         // SAFETY: the ring has `size` entries, after flags and index.
         unsafe { self.available.add(2 + slot).write_volatile(head) }
@@ -219,7 +219,7 @@ impl Queue {
     }
 
     /// Tells the device that there are new requests, unless it does not want to know. An exit.
-    pub(crate) fn notify(&mut self) {
+    pub fn notify(&mut self) {
         fence(Ordering::SeqCst);
         // SAFETY: the flags are the first word of the used ring.
         let flags = unsafe { self.used.read_volatile() };
@@ -234,12 +234,12 @@ impl Queue {
     }
 
     /// Whether a request is done and not yet taken.
-    pub(crate) fn has_used(&self) -> bool {
+    pub fn has_used(&self) -> bool {
         self.used_index() != self.next_used
     }
 
     /// Takes the next request that is done: its head, and how many bytes the device wrote.
-    pub(crate) fn take_used(&mut self) -> Option<(u16, usize)> {
+    pub fn take_used(&mut self) -> Option<(u16, usize)> {
         if !self.has_used() {
             return None;
         }
@@ -252,7 +252,7 @@ impl Queue {
     }
 
     /// Whether used buffers interrupt: only worth it while nobody looks anyway. After switching on, look again.
-    pub(crate) fn interrupts(&mut self, on: bool) {
+    pub fn interrupts(&mut self, on: bool) {
         if on != self.interrupts {
             self.interrupts = on;
             // SAFETY: the flags are the first word of the available ring.

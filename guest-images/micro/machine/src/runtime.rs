@@ -45,7 +45,7 @@ pub(crate) unsafe fn init_heap(start: usize, end: usize) {
 fn panic(info: &PanicInfo<'_>) -> ! {
     let (file, line) = info.location().map_or(("?", 0), |location| (location.file(), location.line()));
     // Writing to the console cannot fail.
-    let _ = writeln!(cpu::Console, "micro: panic {} ({file}:{line})", info.message());
+    let _ = writeln!(cpu::Console, "guest: panic {} ({file}:{line})", info.message());
     cpu::power_off()
 }
 

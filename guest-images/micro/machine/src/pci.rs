@@ -12,20 +12,20 @@ const MOST_CAPABILITIES: usize = 48;
 
 /// A function on bus 0.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Function {
+pub struct Function {
     slot: u32,
 }
 
 /// A capability: its place in configuration space.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Capability {
+pub struct Capability {
     function: Function,
     offset: u8,
 }
 
 impl Function {
     /// The first virtio device with this device number.
-    pub(crate) fn find(device: u32) -> Option<Self> {
+    pub fn find(device: u32) -> Option<Self> {
         (0..32).map(|slot| Self { slot }).find(|function| function.read(0) == device << 16 | VIRTIO_VENDOR)
     }
 
@@ -40,7 +40,7 @@ impl Function {
     }
 
     /// Lets the device be seen in memory and reach memory itself.
-    pub(crate) fn enable(self) {
+    pub fn enable(self) {
         let command = self.read(4) & 0xFFFF;
         if command & 0b110 != 0b110 {
             self.write(4, command | 0b110);
@@ -48,7 +48,7 @@ impl Function {
     }
 
     /// A part of a memory BAR.
-    pub(crate) fn memory(self, bar: u8, offset: u32, length: u32) -> Option<Mmio> {
+    pub fn memory(self, bar: u8, offset: u32, length: u32) -> Option<Mmio> {
         let register = (bar < 6).then(|| self.read(0x10 + 4 * bar))?;
         let base = (register & 1 == 0).then_some(register & !0xF)?;
         Mmio::new(u64::from(base) + u64::from(offset), u64::from(length))
@@ -66,12 +66,12 @@ impl Function {
     }
 
     /// The device's MSI-X capability.
-    pub(crate) fn msix(self) -> Option<Capability> {
+    pub fn msix(self) -> Option<Capability> {
         self.capabilities().find(|&(id, _)| id == CAPABILITY_MSIX).map(|(_, capability)| capability)
     }
 
     /// The virtio capability of this type (virtio 1.2, 4.1.4).
-    pub(crate) fn virtio(self, kind: u8) -> Option<Capability> {
+    pub fn virtio(self, kind: u8) -> Option<Capability> {
         let vendor = self.capabilities().filter(|&(id, _)| id == CAPABILITY_VENDOR);
         vendor.map(|(_, capability)| capability).find(|capability| (capability.read(0) >> 24) as u8 == kind)
     }
@@ -79,17 +79,17 @@ impl Function {
 
 impl Capability {
     /// Reads 32 bits at an offset (a multiple of 4) of the capability.
-    pub(crate) fn read(self, offset: u8) -> u32 {
+    pub fn read(self, offset: u8) -> u32 {
         self.function.read(self.offset.wrapping_add(offset))
     }
 
     /// The memory that a virtio capability describes.
-    pub(crate) fn memory(self) -> Option<Mmio> {
+    pub fn memory(self) -> Option<Mmio> {
         self.function.memory(self.read(4) as u8, self.read(8), self.read(12))
     }
 
     /// Fills the MSI-X table (one vector per entry, to this processor) and turns MSI-X on.
-    pub(crate) fn enable_msix(self, vectors: &[u8]) -> Option<()> {
+    pub fn enable_msix(self, vectors: &[u8]) -> Option<()> {
         let (control, table) = (self.read(0), self.read(4));
         let entries = (control >> 16 & 0x7FF) as usize + 1;
         if vectors.len() > entries {

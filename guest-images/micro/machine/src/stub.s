@@ -1,8 +1,8 @@
-# The kernel half of the guest: start-up, interrupt entry, idling. Everything else runs in user mode.
+# The kernel half of a guest: start-up, interrupt entry, idling. Everything else runs in user mode.
 #
 # Kept to a few dozen instructions without SSE, INT or SYSCALL: some hypervisors emulate kernel mode one
 # instruction at a time and run user mode natively. All tables are laid out here, at assembly time.
-# Fixed addresses (asserted by micro.ld): boot_data = 0x200000, boot_text = 0x210000.
+# Fixed addresses (asserted by guest.ld): boot_data = 0x200000, boot_text = 0x210000.
 
 .set DATA, 0x200000
 .set TEXT, 0x210000
@@ -78,7 +78,10 @@ idt:    .set number, 0
         gate irq_timer                  # 0x40
         gate irq_net                    # 0x41
         gate irq_disk                   # 0x42
-        .fill 2 * 12, 8, 0
+        .fill 2 * 5, 8, 0
+        gate traced_timer               # 0x48
+        gate traced_net                 # 0x49
+        .fill 2 * 5, 8, 0
         gate irq_spurious               # 0x4F
 idt_end:
 gdt_pointer:
@@ -93,11 +96,13 @@ idt_pointer:
 kernel_stack_top:
 
 # Everything that the host or an interrupt writes, on one page: the fewer pages change, the cheaper an epoch.
-.globl PV_CLOCK, PENDING
+.globl PV_CLOCK, PENDING, TRACE
 PV_CLOCK:
         .fill 64, 1, 0
 PENDING:                                # one byte per source: timer, net, disk; 0 = nothing since last looked
         .quad 0
+TRACE:                                  # of the traced interrupts: how many, and the hash over their arrivals
+        .quad 0, 0
         .balign 4096
 boot_data_end:
 
@@ -146,21 +151,58 @@ irq irq_net, 1
 irq irq_disk, 2
 acknowledge:
         push    rax
+end_of_interrupt:
         mov     eax, LAPIC_EOI
         mov     dword ptr [rax], 0
         pop     rax
 irq_spurious:
         iretq
 
-# Idling. User mode cannot halt, so it executes an undefined instruction at one known place. Interrupts are
+# Traced interrupts also leave a hash of where they arrived: vector, instruction pointer and all general registers
+# (a turn of a loop, or of a REP). Not the flags: after some instructions they are undefined.
+.macro traced name, index, vector
+\name:
+        mov     byte ptr [rip + PENDING + \index], 1
+        push    rax
+        mov     eax, \vector
+        jmp     trace
+.endm
+traced traced_timer, 0, 0x48
+traced traced_net, 1, 0x49
+.macro mix value:vararg
+        rol     rax, 7
+        add     rax, \value
+.endm
+trace:  mix     [rip + TRACE + 8]
+        mix     [rsp]                   # RAX, RIP, RSP
+        mix     [rsp + 8]
+        mix     [rsp + 32]
+        .irp register, rcx, rdx, rbx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15
+        mix     \register
+        .endr
+        push    rdx
+        movabs  rdx, 0x9E3779B97F4A7C15 # odd: every bit counts, in all bits above it
+        imul    rax, rdx
+        pop     rdx
+        mov     [rip + TRACE + 8], rax
+        inc     qword ptr [rip + TRACE]
+        jmp     end_of_interrupt
+
+# Idling and stopping. User mode cannot halt, so it executes an undefined instruction at a known place. Interrupts are
 # off from there on: one that arrived before is seen in PENDING, one that arrives later ends the HLT, because
 # STI takes effect after the next instruction. No wake-up falls between.
 invalid_opcode:
         push    rax
         lea     rax, [rip + idle_instruction]
         cmp     rax, [rsp + 8]
+        je      idle
+        lea     rax, [rip + stop_instruction]
+        cmp     rax, [rsp + 8]
         pop     rax
         jne     faults + 16 * 6
+1:      hlt
+        jmp     1b
+idle:   pop     rax
         cmp     qword ptr [rip + PENDING], 0
         jne     1f
         sti
@@ -224,15 +266,18 @@ hex:
         jnz     1b
         ret
 fault_text:
-        .asciz  "micro: fault (vector, error, rip, cr2)"
+        .asciz  "guest: fault (vector, error, rip, cr2)"
 
 # ---------------------------------------------------------------- user mode
 .section .text.user_start, "ax", @progbits
 user_start:
         xor     ebp, ebp
-        call    micro_main
+        call    guest_main
         ud2
-.globl cpu_idle
+.globl cpu_idle, cpu_stop
+cpu_stop:
+stop_instruction:
+        ud2
 cpu_idle:
 idle_instruction:
         ud2

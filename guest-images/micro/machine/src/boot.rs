@@ -4,23 +4,21 @@ use crate::runtime;
 
 /// The stub maps this much memory.
 const MAPPED: u64 = 64 << 20;
-/// What the services may need at most, and some more.
-const SMALLEST_HEAP: usize = 16 << 20;
 const LONGEST_LINE: usize = 2048;
 
 unsafe extern "C" {
-    /// micro.ld: first address after the program.
+    /// guest.ld: first address after the program.
     static IMAGE_END: u8;
 }
 
 /// The zero page.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ZeroPage(usize);
+pub struct ZeroPage(usize);
 
 impl ZeroPage {
     /// # Safety
     /// `address` must be that of a zero page, in memory that nobody changes any more.
-    pub(crate) unsafe fn new(address: u64) -> Self {
+    pub unsafe fn new(address: u64) -> Self {
         assert!(address != 0 && address < MAPPED - 4096, "boot: no zero page in RSI");
         Self(address as usize)
     }
@@ -34,8 +32,8 @@ impl ZeroPage {
         u64::from_le_bytes(self.bytes(offset))
     }
 
-    /// Gives everything between the program and the end of its piece of memory to the heap.
-    pub(crate) fn init_heap(self) {
+    /// Gives everything between the program and the end of its piece of memory to the heap: `least` bytes or more.
+    pub fn init_heap(self, least: usize) {
         let start = (&raw const IMAGE_END).expose_provenance();
         let [entries] = self.bytes(0x1E8);
         let end = (0..usize::from(entries).min(128))
@@ -44,13 +42,13 @@ impl ZeroPage {
             .map(|at| (self.long(at), self.long(at).saturating_add(self.long(at + 8))))
             .find(|&(from, to)| from <= start as u64 && start as u64 <= to)
             .map_or(0, |(_, to)| to.min(MAPPED) as usize);
-        assert!(end >= start + SMALLEST_HEAP, "boot: too little memory, give the machine 32 MiB");
+        assert!(end >= start + least, "boot: too little memory, {least} bytes of heap are needed");
         // SAFETY: memory by the e820 map, after the program; the loader's structures lie below it.
         unsafe { runtime::init_heap(start, end) }
     }
 
     /// The command line; what is not UTF-8 counts as empty.
-    pub(crate) fn command_line(self) -> &'static str {
+    pub fn command_line(self) -> &'static str {
         let address = u32::from_le_bytes(self.bytes(0x228)) as usize;
         if address == 0 || address > MAPPED as usize - LONGEST_LINE {
             return "";

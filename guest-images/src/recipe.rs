@@ -1,4 +1,4 @@
-//! The micro guest: a freestanding program with a Cargo workspace of its own, in `guest-images/micro`.
+//! The freestanding guests: programs with a Cargo workspace of their own, in `guest-images/micro`.
 
 use std::env;
 use std::ffi::OsString;
@@ -10,8 +10,9 @@ use anyhow::{Context, Result, bail};
 use xxhash_rust::xxh3::Xxh3;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// What is built besides `src`.
-const FILES: [&str; 4] = ["Cargo.toml", "Cargo.lock", "build.rs", "micro.ld"];
+/// What the guests are made of: files and directories.
+const FILES: [&str; 3] = ["Cargo.toml", "Cargo.lock", "build.rs"];
+const DIRECTORIES: [&str; 3] = ["src", "machine", "chaos"];
 /// Settings of cargo that say where it finds things, not what it builds.
 const KEPT: [&str; 5] = ["CARGO_HOME", "CARGO_HTTP", "CARGO_NET", "CARGO_REGISTR", "CARGO_TERM"];
 
@@ -22,9 +23,20 @@ pub struct MicroOptions {
     pub double_apply: bool,
 }
 
-impl MicroOptions {
-    fn features(self) -> &'static str {
-        if self.double_apply { "double-apply" } else { "" }
+/// A program of the guests' workspace.
+#[derive(Clone, Copy)]
+struct Program {
+    package: &'static str,
+    name: &'static str,
+    features: &'static str,
+}
+
+const CHAOS: Program = Program { package: "chaos-guest", name: "chaos", features: "" };
+
+impl From<MicroOptions> for Program {
+    fn from(options: MicroOptions) -> Self {
+        let features = if options.double_apply { "double-apply" } else { "" };
+        Self { package: "micro-guest", name: "micro", features }
     }
 }
 
@@ -34,22 +46,36 @@ impl MicroOptions {
 /// A source file that cannot be read, a toolchain that does not start, a build that fails: cargo's own messages
 /// have then gone to the standard error output.
 pub fn micro(options: MicroOptions) -> Result<PathBuf> {
+    guest(options.into())
+}
+
+/// Builds the chaos guest, unless it is there already, and returns the path of its ELF file.
+///
+/// # Errors
+/// As for [`micro`].
+pub fn chaos() -> Result<PathBuf> {
+    guest(CHAOS)
+}
+
+fn guest(program: Program) -> Result<PathBuf> {
     let images = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = images.parent().context("guest-images lies in the workspace")?.join("target");
     let source = images.join("micro");
-    let digest = digest(&source, &toolchain(&source)?, options)?;
-    let guest = target.join("guests").join(format!("micro-{:016x}.elf", digest >> 64));
+    let digest = digest(&source, &toolchain(&source)?, program)?;
+    let guest = target.join("guests").join(format!("{}-{:016x}.elf", program.name, digest >> 64));
     if !guest.exists() {
-        let built = build(&source, &target.join("guest-micro"), options)?;
+        let built = build(&source, &target.join("guest-micro"), program)?;
         install(&built, &guest)?;
     }
     Ok(guest)
 }
 
 /// Everything that the result depends on.
-fn digest(source: &Path, toolchain: &[u8], options: MicroOptions) -> Result<u128> {
+fn digest(source: &Path, toolchain: &[u8], program: Program) -> Result<u128> {
     let mut files: Vec<PathBuf> = FILES.iter().map(|name| source.join(name)).collect();
-    collect(&source.join("src"), &mut files)?;
+    for name in DIRECTORIES {
+        collect(&source.join(name), &mut files)?;
+    }
     files.sort();
     let mut digest = Xxh3::new();
     let mut part = |bytes: &[u8]| {
@@ -62,7 +88,9 @@ fn digest(source: &Path, toolchain: &[u8], options: MicroOptions) -> Result<u128
         part(&fs::read(file).with_context(|| format!("cannot read {}", file.display()))?);
     }
     part(toolchain);
-    part(options.features().as_bytes());
+    for text in [program.package, program.name, program.features] {
+        part(text.as_bytes());
+    }
     part(flags(Path::new("/"), Path::new("/")).as_encoded_bytes());
     Ok(digest.digest128())
 }
@@ -90,10 +118,11 @@ fn toolchain(source: &Path) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-fn build(source: &Path, target: &Path, options: MicroOptions) -> Result<PathBuf> {
+fn build(source: &Path, target: &Path, program: Program) -> Result<PathBuf> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(source).args(["build", "--release", "--locked", "--bin", "micro", "--target", TARGET]);
-    cargo.arg("--target-dir").arg(target).args(["--features", options.features()]);
+    cargo.current_dir(source).args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"]);
+    cargo.arg(target).args(["--package", program.package, "--bin", program.name]);
+    cargo.args(["--features", program.features]);
     // The settings of an outer build are not for the guest: its code must be the same whoever asks for it.
     for (name, _) in env::vars_os().filter(|(name, _)| leaks(&name.to_string_lossy())) {
         cargo.env_remove(name);
@@ -103,9 +132,9 @@ fn build(source: &Path, target: &Path, options: MicroOptions) -> Result<PathBuf>
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(source, &home.unwrap_or_default()));
     let status = cargo.status().context("cannot run cargo: install the toolchain of rust-toolchain.toml")?;
     if !status.success() {
-        bail!("the micro guest does not build ({status}): see cargo's messages above");
+        bail!("the guest {} does not build ({status}): see cargo's messages above", program.name);
     }
-    Ok(target.join(TARGET).join("release").join("micro"))
+    Ok(target.join(TARGET).join("release").join(program.name))
 }
 
 fn leaks(name: &str) -> bool {
@@ -138,24 +167,29 @@ fn install(built: &Path, guest: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    const SOUND: MicroOptions = MicroOptions { double_apply: false };
-    const BROKEN: MicroOptions = MicroOptions { double_apply: true };
+    fn sound() -> Program {
+        MicroOptions { double_apply: false }.into()
+    }
 
     fn long(bytes: &[u8], at: usize) -> u64 {
         u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
     }
 
     #[test]
-    fn the_guest_is_built_once_and_lies_where_the_machine_expects_it() {
-        let path = micro(SOUND).unwrap();
-        let made = fs::metadata(&path).unwrap().modified().unwrap();
-        assert_eq!(micro(SOUND).unwrap(), path);
-        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), made);
+    fn a_guest_is_built_once_and_lies_where_the_machine_expects_it() {
+        for program in [sound(), CHAOS] {
+            let path = guest(program).unwrap();
+            let made = fs::metadata(&path).unwrap().modified().unwrap();
+            assert_eq!(guest(program).unwrap(), path);
+            assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), made);
+            check(&fs::read(&path).unwrap());
+        }
+    }
 
-        let elf = fs::read(&path).unwrap();
+    fn check(elf: &[u8]) {
         assert_eq!(elf[..6], *b"\x7fELF\x02\x01");
         assert_eq!(elf[16..20], [2, 0, 62, 0], "a static executable for x86-64");
-        let (entry, headers) = (long(&elf, 24), usize::try_from(long(&elf, 32)).unwrap());
+        let (entry, headers) = (long(elf, 24), usize::try_from(long(elf, 32)).unwrap());
         let segments: Vec<&[u8]> =
             elf[headers..].chunks(56).take(usize::from(elf[56])).filter(|segment| segment[0] == 1).collect();
         let starts: Vec<u64> = segments.iter().map(|segment| long(segment, 24)).collect();
@@ -166,19 +200,24 @@ mod tests {
     #[test]
     fn each_guest_has_a_digest_of_its_own() {
         let copy = env::temp_dir().join(format!("micro-digest-{}", process::id()));
-        fs::create_dir_all(copy.join("src/log")).unwrap();
-        for name in FILES.iter().chain(&["src/main.rs", "src/log/mod.rs"]) {
+        for name in FILES.iter().chain(&["src/log/mod.rs", "machine/guest.ld", "chaos/Cargo.toml"]) {
+            let file = copy.join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, name).unwrap();
+        }
+        let first = digest(&copy, b"rustc 1", sound()).unwrap();
+        assert_eq!(digest(&copy, b"rustc 1", sound()).unwrap(), first);
+        assert_ne!(digest(&copy, b"rustc 2", sound()).unwrap(), first);
+        assert_ne!(digest(&copy, b"rustc 1", MicroOptions { double_apply: true }.into()).unwrap(), first);
+        assert_ne!(digest(&copy, b"rustc 1", CHAOS).unwrap(), first);
+        for name in ["src/log/mod.rs", "machine/guest.ld", "chaos/Cargo.toml"] {
+            fs::write(copy.join(name), "changed").unwrap();
+            assert_ne!(digest(&copy, b"rustc 1", sound()).unwrap(), first, "{name}");
             fs::write(copy.join(name), name).unwrap();
         }
-        let first = digest(&copy, b"rustc 1", SOUND).unwrap();
-        assert_eq!(digest(&copy, b"rustc 1", SOUND).unwrap(), first);
-        assert_ne!(digest(&copy, b"rustc 2", SOUND).unwrap(), first);
-        assert_ne!(digest(&copy, b"rustc 1", BROKEN).unwrap(), first);
-        fs::write(copy.join("src/log/mod.rs"), "changed").unwrap();
-        assert_ne!(digest(&copy, b"rustc 1", SOUND).unwrap(), first);
-        fs::remove_file(copy.join("micro.ld")).unwrap();
-        let missing = format!("{:#}", digest(&copy, b"rustc 1", SOUND).unwrap_err());
-        assert!(missing.contains("micro.ld"), "{missing}");
+        fs::remove_file(copy.join("build.rs")).unwrap();
+        let missing = format!("{:#}", digest(&copy, b"rustc 1", sound()).unwrap_err());
+        assert!(missing.contains("build.rs"), "{missing}");
         fs::remove_dir_all(&copy).unwrap();
     }
 

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 global_asm!(include_str!("stub.s"));
 
 /// Time since the machine was switched on, in nanoseconds of guest time.
-pub(crate) type Ns = u64;
+pub type Ns = u64;
 
 /// The clock page (Linux: `struct pvclock_vcpu_time_info`), as far as it is read here.
 #[repr(C)]
@@ -21,37 +21,75 @@ struct PvClock {
 unsafe extern "C" {
     /// stub.s: sleeps until an interrupt has been noted in `PENDING`.
     fn cpu_idle();
+    /// stub.s: halts for ever.
+    fn cpu_stop() -> !;
     /// stub.s: written by the host.
     static PV_CLOCK: PvClock;
     /// stub.s: one byte per interrupt source, set by the handlers.
     static PENDING: AtomicU64;
+    /// stub.s: written by the traced handlers: count, hash.
+    static TRACE: [AtomicU64; 2];
 }
 
 /// Interrupts since the last look, and sleeping.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pending(u64);
+pub struct Pending(u64);
 
 impl Pending {
     /// Takes what was noted.
-    pub(crate) fn take() -> Self {
+    pub fn take() -> Self {
         // SAFETY: stub.s defines PENDING, 8 bytes, aligned; it is only ever accessed whole or by its handlers.
         Self(unsafe { PENDING.swap(0, Ordering::SeqCst) })
     }
 
     /// The timer's interrupt came.
-    pub(crate) fn timer(self) -> bool {
+    pub fn timer(self) -> bool {
         self.0 & 0xFF != 0
+    }
+
+    /// The network card's interrupt came.
+    pub fn net(self) -> bool {
+        self.0 >> 8 & 0xFF != 0
     }
 }
 
+/// Whether an interrupt came since [`Pending::take`].
+pub fn interrupted() -> bool {
+    // SAFETY: as above.
+    unsafe { PENDING.load(Ordering::SeqCst) != 0 }
+}
+
+/// What the traced interrupts left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// How many there were.
+    pub count: u64,
+    /// A hash over vector, instruction pointer and general registers at the arrival of each of them: one that comes
+    /// an instruction or a turn of a loop earlier or later gives another value.
+    pub hash: u64,
+}
+
+/// The traced interrupts until now.
+pub fn trace() -> Trace {
+    // SAFETY: stub.s defines TRACE, two aligned words, written whole by its handlers.
+    let [count, hash] = unsafe { &TRACE };
+    Trace { count: count.load(Ordering::SeqCst), hash: hash.load(Ordering::SeqCst) }
+}
+
+/// Halts with interrupts off: the end, the machine stays on.
+pub fn stop() -> ! {
+    // SAFETY: cpu_stop follows the C calling convention and never returns.
+    unsafe { cpu_stop() }
+}
+
 /// Sleeps until an interrupt comes, or not at all if one came since [`Pending::take`].
-pub(crate) fn idle() {
+pub fn idle() {
     // SAFETY: cpu_idle follows the C calling convention; the handlers that run meanwhile keep all registers.
     unsafe { cpu_idle() }
 }
 
 /// The guest time that the host published last.
-pub(crate) fn now() -> Ns {
+pub fn now() -> Ns {
     // SAFETY: stub.s defines PV_CLOCK, aligned to 64; the host writes it between two instructions of ours.
     let clock = unsafe { &PV_CLOCK };
     loop {
@@ -66,20 +104,20 @@ pub(crate) fn now() -> Ns {
 }
 
 /// Writes to a port. The stub's I/O bitmap allows ports below 0xD00.
-pub(crate) fn out8(port: u16, value: u8) {
+pub fn out8(port: u16, value: u8) {
     debug_assert!(port < 0xD00);
     // SAFETY: the machine's ports do not touch memory behind the program's back.
     unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags)) }
 }
 
 /// Writes 32 bits to a port.
-pub(crate) fn out32(port: u16, value: u32) {
+pub fn out32(port: u16, value: u32) {
     // SAFETY: as above.
     unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags)) }
 }
 
 /// Reads 32 bits from a port.
-pub(crate) fn in32(port: u16) -> u32 {
+pub fn in32(port: u16) -> u32 {
     let value;
     // SAFETY: as above.
     unsafe { asm!("in eax, dx", in("dx") port, out("eax") value, options(nomem, nostack, preserves_flags)) }
@@ -87,18 +125,18 @@ pub(crate) fn in32(port: u16) -> u32 {
 }
 
 /// Switches the machine off (ACPI sleep type 5 at the port that the machine documents).
-pub(crate) fn power_off() -> ! {
+pub fn power_off() -> ! {
     // SAFETY: as above. Should the machine go on, an undefined instruction ends it with a line on the console.
     unsafe { asm!("out dx, ax", "ud2", in("dx") 0x604_u16, in("ax") 0x2000_u16, options(noreturn)) }
 }
 
 /// A window of device memory.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Mmio(usize);
+pub struct Mmio(usize);
 
 impl Mmio {
     /// Device memory at a physical address; `None` where the stub maps no devices.
-    pub(crate) fn new(address: u64, length: u64) -> Option<Self> {
+    pub fn new(address: u64, length: u64) -> Option<Self> {
         let end = address.checked_add(length)?;
         let pci = address >= 0xFEA0_0000 && end <= 0xFEC0_0000;
         let apic = address >= 0xFEE0_0000 && end <= 0xFEE0_1000;
@@ -106,25 +144,25 @@ impl Mmio {
     }
 
     /// A part of the window.
-    pub(crate) fn at(self, offset: usize) -> Self {
+    pub fn at(self, offset: usize) -> Self {
         Self(self.0 + offset)
     }
 
     /// Reads a register. `T` is u8, u16 or u32, as wide as the register.
-    pub(crate) fn read<T: Copy>(self, offset: usize) -> T {
+    pub fn read<T: Copy>(self, offset: usize) -> T {
         // SAFETY: the address lies in mapped device memory (checked by `new`), where reads have no alias.
         unsafe { core::ptr::with_exposed_provenance::<T>(self.0 + offset).read_volatile() }
     }
 
     /// Writes a register.
-    pub(crate) fn write<T: Copy>(self, offset: usize, value: T) {
+    pub fn write<T: Copy>(self, offset: usize, value: T) {
         // SAFETY: as for reads. What a device then does to memory is the business of the queue that asked for it.
         unsafe { core::ptr::with_exposed_provenance_mut::<T>(self.0 + offset).write_volatile(value) }
     }
 }
 
 /// The debug console. Every byte is an exit: for the few lines that matter.
-pub(crate) struct Console;
+pub struct Console;
 
 impl fmt::Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
