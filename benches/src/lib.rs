@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lockstep::Ns;
 use lockstep::log::{Effect, ExitKind, Page};
-use lockstep::machine::{Machine, MachineFailure, PAGE_SIZE, PageBytes, Stimulus, Stop};
+use lockstep::machine::{Landing, Machine, MachineFailure, PAGE_SIZE, PageBytes, Stimulus, Stop};
 
 /// Memory whose guest sleeps for ever. Its owner writes the pages.
 #[derive(Debug)]
@@ -36,6 +36,26 @@ impl Sleeper {
 impl Machine for Sleeper {
     fn run(&mut self) -> Result<Stop, MachineFailure> {
         Ok(Stop::Exit(ExitKind::Halt))
+    }
+
+    fn has_landings(&self) -> bool {
+        false
+    }
+
+    fn seek(&mut self) -> Result<Stop, MachineFailure> {
+        self.run()
+    }
+
+    fn find(&mut self, _: Landing) -> Result<Stop, MachineFailure> {
+        Ok(Stop::Missed)
+    }
+
+    fn protect(&mut self, _: &[Page]) -> Result<(), MachineFailure> {
+        Err(MachineFailure("a sleeper has no landings".to_owned()))
+    }
+
+    fn open_pages(&mut self) -> Result<Vec<Page>, MachineFailure> {
+        Ok(Vec::new())
     }
 
     fn waits(&self) -> bool {

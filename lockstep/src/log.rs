@@ -114,6 +114,8 @@ pub enum LogItem {
     RunTo(Position),
     /// Place this event here.
     Place(Event),
+    /// At a landing: these pages count as clean again on both sides, so that the next landing is near.
+    Protect(Vec<Page>),
     /// The epoch ends here, before any event that follows.
     Seal(Seal),
 }

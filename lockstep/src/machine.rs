@@ -21,6 +21,19 @@ pub enum Stop {
     Kicked,
     /// Triple fault.
     Shutdown,
+    /// Only from `seek` and `find`: about to store to a page for the first time since it was protected.
+    Landing(Landing),
+    /// Only from `find`: the landing will not come.
+    Missed,
+}
+
+/// A store that both sides can find again (design section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Landing {
+    /// Guest page number of the store.
+    pub page: Page,
+    /// Address of the storing instruction.
+    pub rip: u64,
 }
 
 /// What the world does to the guest, with its data.
@@ -60,6 +73,29 @@ pub trait Machine {
     /// # Errors
     /// Only for a fault of the host; whatever the guest does is a [`Stop`].
     fn run(&mut self) -> Result<Stop, MachineFailure>;
+    /// Whether `seek`, `find` and `protect` may be called.
+    fn has_landings(&self) -> bool;
+    /// As `run`, but stops also at a landing.
+    ///
+    /// # Errors
+    /// As `run`.
+    fn seek(&mut self) -> Result<Stop, MachineFailure>;
+    /// As `run`, towards a landing that another machine found, from the last common position on. To be called
+    /// again until it is reached or missed.
+    ///
+    /// # Errors
+    /// As `run`.
+    fn find(&mut self, landing: Landing) -> Result<Stop, MachineFailure>;
+    /// Makes pages clean again, at a common position; they stay in the log of `take_dirty`.
+    ///
+    /// # Errors
+    /// When a page is beyond memory, or the host cannot.
+    fn protect(&mut self, pages: &[Page]) -> Result<(), MachineFailure>;
+    /// Pages that are not clean, in the order of their first stores.
+    ///
+    /// # Errors
+    /// When the host cannot tell.
+    fn open_pages(&mut self) -> Result<Vec<Page>, MachineFailure>;
     /// Halted with nothing deliverable: `run` must not be called.
     fn waits(&self) -> bool;
     /// Applies a stimulus between two instructions.

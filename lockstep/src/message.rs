@@ -156,6 +156,8 @@ pub enum Message {
     Differs {
         /// Epoch.
         epoch: Epoch,
+        /// Number of the log entry that sealed it: a reopened epoch is sealed more than once.
+        seal: u64,
         /// Whether the effects differ too and must be sent.
         effects: bool,
         /// (page, digest), sorted.

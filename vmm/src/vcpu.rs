@@ -13,8 +13,10 @@ pub struct Capabilities {
     pub exact: bool,
     /// The n-th deterministic exit.
     pub exit: bool,
-    /// The first store to a clean page.
+    /// The first store to a clean page, in user mode.
     pub landing: bool,
+    /// In kernel mode too; not so where the host emulates kernel code.
+    pub landing_kernel: bool,
     /// It can be stopped anywhere, at a place that cannot be found again.
     pub asynchronous: bool,
 }

@@ -48,9 +48,11 @@ pub(super) struct Primary {
 
 #[derive(Debug)]
 struct SealedEpoch {
+    /// Number of its log entry.
+    number: u64,
     effects: EpochEffects,
     at: Ns,
-    async_end: bool,
+    place: Place,
     differs: Vec<(Page, u128)>,
     effects_differ: bool,
     shipped: Option<(u64, u64)>,
@@ -289,12 +291,24 @@ impl Primary {
 
     fn effects(&mut self, ctx: &mut Ctx, effects: Vec<Effect>) {
         #[cfg(feature = "sabotage")]
-        if ctx.sabotages(super::ctx::Sabotage::ReleaseEarly) {
-            let frames: Vec<_> =
-                effects.iter().filter(|effect| matches!(effect, Effect::Frame { .. })).cloned().collect();
-            release(ctx, &frames);
-        }
+        let early = effects.clone();
         self.current.add(ctx, effects);
+        #[cfg(feature = "sabotage")]
+        self.release_early(ctx, &early);
+    }
+
+    /// Deliberate fault: nothing waits for the secondary, neither frames nor flushes.
+    #[cfg(feature = "sabotage")]
+    fn release_early(&mut self, ctx: &mut Ctx, effects: &[Effect]) {
+        if !ctx.sabotages(super::ctx::Sabotage::ReleaseEarly) {
+            return;
+        }
+        release(ctx, effects);
+        let epoch = self.current.tag();
+        self.flushes.add(effects, epoch, None);
+        if effects.iter().any(|effect| matches!(effect, Effect::DiskFlush { .. })) {
+            ctx.disk(DiskCommand::Commit { epoch, sync: true });
+        }
     }
 
     fn sealed(&mut self, ctx: &mut Ctx, sealed: &Sealed) {
@@ -304,19 +318,19 @@ impl Primary {
         let next = EpochEffects::new(ctx, sealed.epoch + 1);
         let effects = std::mem::replace(&mut self.current, next);
         let seal = Seal { epoch: sealed.epoch, digest: sealed.digest, effects: effects.digest.finish() };
-        let async_end = matches!(sealed.position.place, Place::Async { .. });
         let counters = &mut ctx.counters.epochs;
         counters.sealed += 1;
         counters.pages_dirty += u64::from(sealed.dirty);
-        if async_end {
-            counters.r#async += 1;
-        } else {
-            counters.exit += 1;
+        match sealed.position.place {
+            Place::Async { .. } => counters.r#async += 1,
+            Place::Landing { .. } => counters.landing += 1,
+            Place::Exit { .. } | Place::Count(_) => counters.exit += 1,
         }
         self.sealed = Some(SealedEpoch {
+            number: self.next,
             effects,
             at: ctx.now,
-            async_end,
+            place: sealed.position.place,
             differs: Vec::new(),
             effects_differ: false,
             shipped: None,
@@ -401,8 +415,8 @@ impl Primary {
         match message {
             Message::Ack { epoch, replay, compare } => self.ack(ctx, epoch, replay, compare),
             Message::Durable { epoch } => self.flushes.peer_durable(ctx, epoch),
-            Message::Differs { epoch, effects, pages, last } => {
-                self.differs(ctx, epoch, effects, pages, last);
+            Message::Differs { epoch: _, seal, effects, pages, last } => {
+                self.differs(ctx, seal, effects, pages, last);
             }
             Message::Filled => self.filled(ctx),
             _ => {}
@@ -465,8 +479,6 @@ impl Primary {
         ctx.machine(Command::Commit(epoch));
         self.trim(epoch, &sealed.effects.placed);
         let SealedEpoch { effects, .. } = sealed;
-        self.flushes.add(&effects.effects, effects.tag(), Some(epoch));
-        effects.commit_disk(ctx);
         let ended = self.release(ctx, &effects);
         if self.ending.is_none() {
             self.ending = Ending::begin(ctx, ended);
@@ -477,11 +489,13 @@ impl Primary {
         self.after(ctx);
     }
 
-    fn release(&self, ctx: &mut Ctx, effects: &EpochEffects) -> super::outlet::Ended {
+    fn release(&mut self, ctx: &mut Ctx, effects: &EpochEffects) -> super::outlet::Ended {
         #[cfg(feature = "sabotage")]
         if ctx.sabotages(super::ctx::Sabotage::ReleaseEarly) {
             return super::outlet::Ended::No;
         }
+        self.flushes.add(&effects.effects, effects.tag(), Some(effects.epoch));
+        effects.commit_disk(ctx);
         release(ctx, &effects.effects)
     }
 
@@ -491,7 +505,8 @@ impl Primary {
         match sealed.shipped {
             None => {
                 counters.unrepaired += 1;
-                counters.exit_unrepaired += u64::from(!sealed.async_end);
+                counters.exit_unrepaired += u64::from(matches!(sealed.place, Place::Exit { .. }));
+                counters.landing_unrepaired += u64::from(matches!(sealed.place, Place::Landing { .. }));
             }
             Some((pages, bytes)) => {
                 counters.repaired += 1;
@@ -514,10 +529,10 @@ impl Primary {
         }
     }
 
-    fn differs(&mut self, ctx: &mut Ctx, epoch: Epoch, effects: bool, pages: Vec<(Page, u128)>, last: bool) {
-        let Some(sealed) = self.sealed.as_mut().filter(|sealed| sealed.effects.epoch == epoch) else {
-            return;
-        };
+    fn differs(&mut self, ctx: &mut Ctx, seal: u64, effects: bool, pages: Vec<(Page, u128)>, last: bool) {
+        // An answer for an earlier seal of an epoch that was reopened since would not fit this one.
+        let Some(sealed) = self.sealed.as_mut().filter(|sealed| sealed.number == seal) else { return };
+        let epoch = sealed.effects.epoch;
         if sealed.differs.len() + pages.len() > ctx.config.identity.pages as usize {
             return;
         }

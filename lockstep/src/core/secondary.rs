@@ -25,8 +25,8 @@ pub(super) struct Secondary {
     /// Number of the next log entry.
     next: u64,
     last_early: FrameId,
-    /// Seals that the replay has not reached, with their arrival.
-    seals: VecDeque<(Seal, Ns)>,
+    /// Seals that the replay has not reached, with the number of their log entry and their arrival.
+    seals: VecDeque<(u64, Seal, Ns)>,
     /// Effects since the last acknowledged seal.
     pub(super) current: EpochEffects,
     /// Acknowledged outputs of which the primary has not said that they left.
@@ -52,6 +52,7 @@ struct Reached {
 #[derive(Debug)]
 struct Comparing {
     seal: Seal,
+    number: u64,
     sealed: Sealed,
     effects_differ: bool,
     repair: Repair,
@@ -190,12 +191,12 @@ impl Secondary {
         // Sent again after a hold.
         let known = usize::try_from(self.next - first).unwrap_or(usize::MAX).min(items.len());
         items.drain(..known);
-        self.next += items.len() as u64;
-        for item in &items {
+        for (number, item) in (self.next..).zip(&items) {
             if let LogItem::Seal(seal) = item {
-                self.seals.push_back((seal.clone(), ctx.now));
+                self.seals.push_back((number, seal.clone(), ctx.now));
             }
         }
+        self.next += items.len() as u64;
         if !items.is_empty() {
             ctx.machine(Command::Follow(items));
         }
@@ -241,7 +242,7 @@ impl Secondary {
     }
 
     fn compare(&mut self, ctx: &mut Ctx, sealed: Sealed) -> Result<(), String> {
-        let Some((seal, arrived)) = self.seals.pop_front() else {
+        let Some((number, seal, arrived)) = self.seals.pop_front() else {
             return Err("the machine sealed an epoch that the log did not end".to_owned());
         };
         self.reached = Reached { replay: ctx.now.saturating_sub(arrived), at: ctx.now };
@@ -254,6 +255,7 @@ impl Secondary {
         let empty = Repair { epoch: seal.epoch, state: Vec::new(), exits: 0, pages: Vec::new() };
         self.comparing = Some(Comparing {
             seal,
+            number,
             sealed,
             effects_differ,
             repair: empty,
@@ -267,14 +269,14 @@ impl Secondary {
     fn send_differs(&self, ctx: &mut Ctx) {
         let Some(comparing) = &self.comparing else { return };
         let changed = &comparing.sealed.changed;
-        let (epoch, effects) = (comparing.seal.epoch, comparing.effects_differ);
+        let (epoch, seal, effects) = (comparing.seal.epoch, comparing.number, comparing.effects_differ);
         let mut chunks = changed.chunks(DIGESTS_PER_MESSAGE).peekable();
         if chunks.peek().is_none() {
-            ctx.send(self.session, Message::Differs { epoch, effects, pages: Vec::new(), last: true });
+            ctx.send(self.session, Message::Differs { epoch, seal, effects, pages: Vec::new(), last: true });
         }
         while let Some(chunk) = chunks.next() {
             let (pages, last) = (chunk.to_vec(), chunks.peek().is_none());
-            ctx.send(self.session, Message::Differs { epoch, effects, pages, last });
+            ctx.send(self.session, Message::Differs { epoch, seal, effects, pages, last });
         }
     }
 

@@ -28,8 +28,12 @@ pub struct EpochCounters {
     pub acked: u64,
     /// Ended at a deterministic exit.
     pub exit: u64,
+    /// Ended at a landing.
+    pub landing: u64,
     /// Ended asynchronously.
     pub r#async: u64,
+    /// Ended at a landing and acknowledged with nothing shipped.
+    pub landing_unrepaired: u64,
     /// Acknowledged with nothing shipped.
     pub unrepaired: u64,
     /// Ended at a deterministic exit and acknowledged with nothing shipped.

@@ -9,8 +9,8 @@ use super::ledger::ApplyError;
 use super::live::Live;
 use super::{Mode, Runner, Wait};
 use crate::Ns;
-use crate::log::{Effect, Event, ExitKind, FrameId, LogItem, Place, Position, Seal, SealDigest};
-use crate::machine::{Command, Delivery, Machine, MachineFailure, Report, Stimulus, Stop};
+use crate::log::{Effect, Event, ExitKind, FrameId, LogItem, Page, Place, Position, Seal, SealDigest};
+use crate::machine::{Command, Delivery, Landing, Machine, MachineFailure, Report, Stimulus, Stop};
 
 /// A secondary's replay.
 pub(super) struct Following {
@@ -211,7 +211,12 @@ impl<M: Machine> Runner<M> {
                 Placed::Wrong(why) => self.lose_at_last_position(why, reports),
             },
             LogItem::Place(Event::Frame(id)) => follow.skipped.push(id),
-            LogItem::RunTo(_) | LogItem::Place(_) => {}
+            LogItem::Protect(pages) if !lost && self.machine.has_landings() => {
+                let count = self.machine.page_count();
+                let pages: Vec<Page> = pages.into_iter().filter(|page| *page < count).collect();
+                self.machine.protect(&pages)?;
+            }
+            LogItem::RunTo(_) | LogItem::Place(_) | LogItem::Protect(_) => {}
             LogItem::Seal(seal) => self.seal_followed(&seal, now, reports)?,
         }
         self.following(|follow| {
@@ -252,7 +257,11 @@ impl<M: Machine> Runner<M> {
         let (target, kind) = match position.place {
             Place::Exit { exits, kind } => (exits, Some(kind)),
             Place::Async { exits } => (exits, None),
-            // This backend has neither: the epoch is repaired at its seal.
+            Place::Landing { exits, page, rip } if self.machine.has_landings() => {
+                let page = Page::try_from(page).unwrap_or(Page::MAX);
+                return self.seek_landing(position, exits, Landing { page, rip }, reports);
+            }
+            // Not to be found here: the epoch is repaired at its seal.
             Place::Landing { exits, .. } => (exits, None),
             Place::Count(_) => (self.exits, None),
         };
@@ -269,7 +278,7 @@ impl<M: Machine> Runner<M> {
             return Ok(Wait::Again);
         }
         match self.machine.run()? {
-            Stop::Kicked => return Ok(Wait::Again),
+            Stop::Kicked | Stop::Landing(_) | Stop::Missed => return Ok(Wait::Again),
             Stop::Shutdown => {
                 self.exits += 1;
                 reports.push(Report::Effects(vec![Effect::Reset]));
@@ -281,6 +290,40 @@ impl<M: Machine> Runner<M> {
                     let why = format!("exit {target} is {found:?} here, {kind:?} on the primary");
                     self.lose(position, why, reports);
                 }
+            }
+        }
+        Ok(Wait::Again)
+    }
+
+    /// One entry into the guest on the way to a landing, `target` exits after the log began.
+    fn seek_landing(
+        &mut self,
+        position: Position,
+        target: u64,
+        landing: Landing,
+        reports: &mut Vec<Report>,
+    ) -> Result<Wait, MachineFailure> {
+        if self.exits > target || landing.page >= self.machine.page_count() || self.machine.waits() {
+            let why = format!("stands at exit {} on the way to a landing after exit {target}", self.exits);
+            self.lose(position, why, reports);
+            return Ok(Wait::Again);
+        }
+        match self.machine.find(landing)? {
+            Stop::Kicked => {}
+            Stop::Exit(_) => {
+                self.exits += 1;
+                self.take_followed_effects(reports);
+            }
+            Stop::Landing(_) if self.exits == target => {
+                self.following(|follow| follow.phase = Phase::Reading);
+            }
+            Stop::Landing(_) | Stop::Missed => {
+                let why = format!("the store to page {:#x} at {:#x} did not come", landing.page, landing.rip);
+                self.lose(position, why, reports);
+            }
+            Stop::Shutdown => {
+                self.exits += 1;
+                reports.push(Report::Effects(vec![Effect::Reset]));
             }
         }
         Ok(Wait::Again)
@@ -317,7 +360,9 @@ impl<M: Machine> Runner<M> {
     fn was_requested(&self, event: &Event) -> bool {
         let Event::DiskDone { disk, id, ok, hash } = event else { return true };
         let is_it = |effect: &Effect| match effect {
-            Effect::DiskRead { disk: of, id: request, .. } => (of, request) == (disk, id) && (*hash != 0 || !ok),
+            Effect::DiskRead { disk: of, id: request, .. } => {
+                (of, request) == (disk, id) && (*hash != 0 || !ok)
+            }
             Effect::DiskFlush { disk: of, id: request } => (of, request) == (disk, id) && *hash == 0,
             _ => false,
         };

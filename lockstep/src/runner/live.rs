@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::clock::GuestClock;
+use super::warm::Warm;
 use super::{Limits, Mode, Runner, Wait};
 use crate::Ns;
 use crate::log::{Effect, Event, ExitKind, LogItem, Place, Position};
-use crate::machine::{Command, Delivery, Machine, MachineFailure, Report, Stimulus, Stop};
+use crate::machine::{Command, Delivery, Landing, Machine, MachineFailure, Report, Stimulus, Stop};
 
 /// Deliveries that may wait for a guest that runs alone.
 const DELIVERIES_MAX: usize = 1024;
@@ -20,8 +21,11 @@ pub(super) struct Live {
     deliveries: VecDeque<Delivery>,
     seal_wanted: bool,
     stalled: bool,
-    /// Whether the guest stands where its last deterministic exit (or the start, or a seal) left it.
-    at: Option<ExitKind>,
+    /// Where the guest stands, if that is a place: where its last stop, the start, or a seal left it.
+    at: Option<At>,
+    /// Places since the log began: exits, landings, asynchronous seals.
+    stops: u64,
+    warm: Warm,
     /// Something is due and no position has come since then.
     seeking_since: Option<Ns>,
     /// Host time of the last published guest time.
@@ -30,10 +34,29 @@ pub(super) struct Live {
     ended: bool,
 }
 
+/// A place without the count of exits.
+#[derive(Clone, Copy)]
+enum At {
+    Exit(ExitKind),
+    Landing(Landing),
+}
+
+impl At {
+    /// The start of a guest, of a log, or of an epoch.
+    const START: At = At::Exit(ExitKind::Halt);
+
+    fn place(self, exits: u64) -> Place {
+        match self {
+            At::Exit(kind) => Place::Exit { exits, kind },
+            At::Landing(Landing { page, rip }) => Place::Landing { exits, page: u64::from(page), rip },
+        }
+    }
+}
+
 /// What the secondary was told.
 struct Log {
     index: u64,
-    /// `exits` of the last announced position.
+    /// The stop that was announced last.
     announced: u64,
     announced_at: Ns,
 }
@@ -45,7 +68,9 @@ impl Live {
             deliveries: VecDeque::new(),
             seal_wanted: false,
             stalled: false,
-            at: Some(ExitKind::Halt),
+            at: Some(At::START),
+            stops: 0,
+            warm: Warm::default(),
             seeking_since: None,
             published: 0,
             ended: false,
@@ -65,6 +90,12 @@ impl Live {
         timer || !self.deliveries.is_empty()
     }
 
+    /// When a guest that runs without exits is to be stopped for a mark alone, so that the secondary can follow.
+    fn mark_at<M: Machine>(&self, machine: &M, limits: &Limits) -> Option<Ns> {
+        let log = self.log.as_ref().filter(|_| machine.has_landings());
+        log.map(|log| log.announced_at + limits.land)
+    }
+
     /// `blocked`: an epoch is sealed and unacknowledged, so that no other can end; its commit comes as a
     /// command, with a kick of its own.
     pub(super) fn kick_at<M: Machine>(
@@ -79,7 +110,8 @@ impl Live {
         }
         let timer = machine.next_deadline().and_then(|deadline| clock.host_time_of(deadline));
         let heartbeat = Some(self.published + limits.heartbeat);
-        timer.into_iter().chain(heartbeat).min()
+        let mark = self.mark_at(machine, limits);
+        timer.into_iter().chain(heartbeat).chain(mark).min()
     }
 }
 
@@ -118,8 +150,9 @@ impl<M: Machine> Runner<M> {
         self.machine.reevaluate();
         self.exits = 0;
         self.epoch = 1;
-        live.log = Some(Log { index: 0, announced: 0, announced_at: 0 });
-        live.at = Some(ExitKind::Halt);
+        live.log = Some(Log { index: 0, announced: 0, announced_at: now });
+        live.at = Some(At::START);
+        live.stops = 0;
         live.seeking_since = None;
         reports.push(Report::FillFinished { pages, state });
         Ok(())
@@ -127,8 +160,8 @@ impl<M: Machine> Runner<M> {
 
     pub(super) fn live_turn(&mut self, now: Ns, reports: &mut Vec<Report>) -> Result<Wait, MachineFailure> {
         let Mode::Live(live) = &self.mode else { return Ok(Wait::Command) };
-        if let Some(kind) = live.at {
-            self.attend(kind, now, reports)?;
+        if let Some(at) = live.at {
+            self.attend(at.place(self.exits), now, reports)?;
         } else if !self.attend_between_exits(now, reports)? {
             return self.enter(now, reports);
         }
@@ -145,8 +178,7 @@ impl<M: Machine> Runner<M> {
     }
 
     /// At a deterministic position: seal if wanted, then place what is due.
-    fn attend(&mut self, kind: ExitKind, now: Ns, reports: &mut Vec<Report>) -> Result<(), MachineFailure> {
-        let place = Place::Exit { exits: self.exits, kind };
+    fn attend(&mut self, place: Place, now: Ns, reports: &mut Vec<Report>) -> Result<(), MachineFailure> {
         self.seal_if_wanted(place, now, reports)?;
         let Mode::Live(live) = &mut self.mode else { return Ok(()) };
         live.seeking_since = None;
@@ -154,10 +186,10 @@ impl<M: Machine> Runner<M> {
         if stale || live.due(&self.machine, self.clock, now) {
             self.place_due(place, now, reports)?;
         } else if let Some(log) = &mut live.log
-            && log.announced != self.exits
+            && log.announced != live.stops
             && now >= log.announced_at + self.limits.mark
         {
-            reports.push(Report::Log(vec![log.announce(self.exits, place, now)]));
+            reports.push(Report::Log(vec![log.announce(live.stops, place, now)]));
         }
         Ok(())
     }
@@ -168,12 +200,21 @@ impl<M: Machine> Runner<M> {
         let Mode::Live(live) = &mut self.mode else { return Ok(false) };
         let heartbeat = now >= live.published + self.limits.heartbeat;
         let wanted = live.seal_wanted || heartbeat || live.due(&self.machine, self.clock, now);
-        if !wanted {
+        let mark = live.mark_at(&self.machine, &self.limits).is_some_and(|at| now >= at);
+        if !wanted && !mark {
             return Ok(false);
         }
         if live.log.is_some() {
             let since = *live.seeking_since.get_or_insert(now);
             if now < since + self.limits.seek || self.ledger.open_epoch().is_some() {
+                return Ok(false);
+            }
+            if !wanted {
+                // No place for a mark alone: a loop that dirties nothing new. Again later.
+                live.seeking_since = None;
+                if let Some(log) = &mut live.log {
+                    log.announced_at = now;
+                }
                 return Ok(false);
             }
             live.seal_wanted = true;
@@ -184,7 +225,7 @@ impl<M: Machine> Runner<M> {
         self.place_due(Place::Async { exits: self.exits }, now, reports)?;
         if let Mode::Live(live) = &mut self.mode {
             live.seeking_since = None;
-            live.at = Some(ExitKind::Halt);
+            live.at = Some(At::START);
         }
         Ok(true)
     }
@@ -201,9 +242,11 @@ impl<M: Machine> Runner<M> {
             return Ok(());
         }
         live.seal_wanted = false;
-        let is_new = log.announced != self.exits || matches!(place, Place::Async { .. });
-        if is_new {
-            reports.push(Report::Log(vec![log.announce(self.exits, place, now)]));
+        if matches!(place, Place::Async { .. }) {
+            live.stops += 1;
+        }
+        if log.announced != live.stops {
+            reports.push(Report::Log(vec![log.announce(live.stops, place, now)]));
         }
         let position = Position { index: log.index, place };
         let sealed = self.ledger.seal(&mut self.machine, self.epoch, position, self.exits, true)?;
@@ -217,9 +260,9 @@ impl<M: Machine> Runner<M> {
         let Mode::Live(live) = &mut self.mode else { return Ok(()) };
         let mut items = Vec::new();
         if let Some(log) = &mut live.log
-            && log.announced != self.exits
+            && log.announced != live.stops
         {
-            items.push(log.announce(self.exits, place, now));
+            items.push(log.announce(live.stops, place, now));
         }
         let time = self.clock.at(now).max(self.machine.guest_now());
         live.published = now;
@@ -240,31 +283,55 @@ impl<M: Machine> Runner<M> {
     /// An idle guest has nothing else to say: the secondary may come up to here.
     fn announce_idle(&mut self, now: Ns, reports: &mut Vec<Report>) {
         let exits = self.exits;
-        let Mode::Live(Live { log: Some(log), at: Some(kind), .. }) = &mut self.mode else { return };
-        if log.announced != exits {
-            let place = Place::Exit { exits, kind: *kind };
-            reports.push(Report::Log(vec![log.announce(exits, place, now)]));
+        let Mode::Live(Live { log: Some(log), at: Some(at), stops, .. }) = &mut self.mode else { return };
+        if log.announced != *stops {
+            reports.push(Report::Log(vec![log.announce(*stops, at.place(exits), now)]));
         }
     }
 
     fn enter(&mut self, now: Ns, reports: &mut Vec<Report>) -> Result<Wait, MachineFailure> {
-        let stop = self.machine.run()?;
         let Mode::Live(live) = &mut self.mode else { return Ok(Wait::Command) };
+        let seek = live.seeking_since.is_some() && live.log.is_some() && self.machine.has_landings();
+        let stop = if seek { self.machine.seek()? } else { self.machine.run()? };
         live.at = match stop {
-            Stop::Exit(kind) => Some(kind),
-            Stop::Kicked => None,
-            Stop::Shutdown => Some(ExitKind::Halt),
+            Stop::Exit(kind) => Some(At::Exit(kind)),
+            Stop::Landing(landing) => Some(At::Landing(landing)),
+            Stop::Kicked | Stop::Missed => None,
+            Stop::Shutdown => Some(At::START),
         };
         match stop {
-            Stop::Kicked => return Ok(Wait::Again),
+            Stop::Kicked | Stop::Missed => return Ok(Wait::Again),
+            Stop::Landing(landing) => return self.landed(landing, now, reports),
             Stop::Shutdown => {
                 live.ended = true;
                 reports.push(Report::Effects(vec![Effect::Reset]));
             }
             Stop::Exit(_) => {}
         }
+        live.stops += 1;
         self.exits += 1;
         self.take_effects(now, reports);
+        Ok(Wait::Again)
+    }
+
+    /// At a landing the secondary is told at once, and both sides protect the same warm pages again.
+    fn landed(
+        &mut self,
+        landing: Landing,
+        now: Ns,
+        reports: &mut Vec<Report>,
+    ) -> Result<Wait, MachineFailure> {
+        let open = self.machine.open_pages()?;
+        let Mode::Live(live) = &mut self.mode else { return Ok(Wait::Command) };
+        live.stops += 1;
+        let warm = live.warm.choose(&open, landing.page);
+        let Some(log) = &mut live.log else { return Ok(Wait::Again) };
+        let mut items = vec![log.announce(live.stops, At::Landing(landing).place(self.exits), now)];
+        if !warm.is_empty() {
+            self.machine.protect(&warm)?;
+            items.push(LogItem::Protect(warm));
+        }
+        reports.push(Report::Log(items));
         Ok(Wait::Again)
     }
 
@@ -275,22 +342,23 @@ impl<M: Machine> Runner<M> {
         }
         let exits = self.exits;
         let Mode::Live(live) = &mut self.mode else { return };
+        let stops = live.stops;
         live.ended |= effects.iter().any(|effect| matches!(effect, Effect::Reset | Effect::PowerOff));
         // Replay may begin before the seal comes.
-        if let (Some(log), Some(kind)) = (&mut live.log, live.at)
-            && log.announced != exits
+        if let (Some(log), Some(at)) = (&mut live.log, live.at)
+            && log.announced != stops
             && effects.iter().any(Effect::is_output)
         {
-            reports.push(Report::Log(vec![log.announce(exits, Place::Exit { exits, kind }, now)]));
+            reports.push(Report::Log(vec![log.announce(stops, at.place(exits), now)]));
         }
         reports.push(Report::Effects(effects));
     }
 }
 
 impl Log {
-    fn announce(&mut self, exits: u64, place: Place, now: Ns) -> LogItem {
+    fn announce(&mut self, stop: u64, place: Place, now: Ns) -> LogItem {
         self.index += 1;
-        self.announced = exits;
+        self.announced = stop;
         self.announced_at = now;
         LogItem::RunTo(Position { index: self.index, place })
     }

@@ -14,6 +14,7 @@ mod ledger;
 mod live;
 #[cfg(test)]
 mod tests;
+mod warm;
 
 use clock::GuestClock;
 use follow::Following;
@@ -44,6 +45,8 @@ pub struct Limits {
     pub mark: Ns,
     /// A guest that runs without exits gets the time at least this often.
     pub heartbeat: Ns,
+    /// A guest that runs without exits, on a machine with landings, gets a mark at least this often.
+    pub land: Ns,
     /// Deliberate fault: a secondary leaves its last dirty page out of what it compares.
     #[cfg(feature = "sabotage")]
     pub forget_dirty_page: bool,
@@ -55,6 +58,7 @@ impl Default for Limits {
             seek: 1_000_000,
             mark: 1_000_000,
             heartbeat: 10_000_000,
+            land: 2_000_000,
             #[cfg(feature = "sabotage")]
             forget_dirty_page: false,
         }

@@ -7,7 +7,8 @@ use crate::sim::guest::{Noise, Request, STEP, SimGuest, Snapshot};
 use crate::sim::rng::Dice;
 
 const MS: Ns = 1_000_000;
-const NO_NOISE: Noise = Noise { memory: false, sided: false, effects: false, control: false, busy: false };
+const NO_NOISE: Noise =
+    Noise { memory: false, sided: false, effects: false, control: false, busy: false, landings: false };
 
 /// One driver with its reports, and a disk full of zeroes.
 struct Side {
@@ -272,7 +273,8 @@ fn an_epoch_without_an_exit_ends_anywhere_and_its_rest_is_shipped() {
 
 #[test]
 fn what_a_host_s_noise_changed_is_repaired() {
-    let noise = Noise { memory: true, sided: true, effects: true, control: true, busy: true };
+    let noise =
+        Noise { memory: true, sided: true, effects: true, control: true, busy: true, landings: false };
     let mut pair = Pair::filled(noise);
     let mut repaired = 0;
     for id in 0..150 {

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::guest::SECTOR;
+use super::host::Host;
 use super::world::{HOSTS, PAIR, World};
 use crate::arbiter::Record;
-use crate::core::{Input, Output, Session};
+use crate::core::{Input, Output, RoleKind, Session};
 use crate::log::{Effect, EffectsDigest, Epoch};
 use crate::machine::{Command, Delivery, Report};
 use crate::message::Message;
@@ -187,8 +188,22 @@ impl World {
         } else {
             new.generation == old.generation + 1 && (old.in_sync.contains(&new.holder) || withdrawn())
         };
-        if !fair || old.stopped {
+        // A shut-down guest is booted again by whoever starts a host then, and revived by nobody.
+        let starts = |host: &Host| host.name == new.holder && host.role() == Some(RoleKind::Starting);
+        if !fair || old.stopped && !self.hosts.iter().any(starts) {
             self.violate("I4", format!("the record became {new:?} after {old:?}"));
+        }
+    }
+
+    /// A guest that was shut down is gone on every host, and the record says so.
+    pub(crate) fn check_shut_down(&mut self) {
+        let stopped = self.witness.records.get(PAIR).is_some_and(|record| record.stopped);
+        let gone =
+            |role: Option<RoleKind>| matches!(role, None | Some(RoleKind::Starting | RoleKind::Stopped));
+        if !stopped || !self.hosts.iter().all(|host| gone(host.role())) {
+            let hosts: Vec<_> = self.hosts.iter().map(Host::describe).collect();
+            let text = format!("the guest was shut down: {}, recorded: {stopped}", hosts.join(", "));
+            self.violate("stopped", text);
         }
     }
 

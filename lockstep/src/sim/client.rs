@@ -70,6 +70,9 @@ impl World {
             let request = Request { client: CLIENT, counter, id: self.client.next_id };
             self.client.open.insert(request, Open { sent: now, retry_at: now, pause: RETRY });
         }
+        if self.plan.off_at.is_some() {
+            self.send_to_guest(b"OFF!");
+        }
         let due: Vec<_> = self.client.open.iter_mut().filter(|(_, open)| open.retry_at <= now).collect();
         let mut frames = Vec::new();
         for (request, open) in due {

@@ -61,6 +61,8 @@ pub(crate) enum Action {
     /// Both must have resumed.
     HoldResumed(usize, usize, u64),
     HealAll,
+    /// The primary dies while its guest shuts down.
+    CrashPrimary,
 }
 
 /// How slow this run's hosts are: factors.
@@ -81,6 +83,10 @@ pub(crate) struct Plan {
     /// From here on nothing goes wrong any more.
     pub(crate) healed_at: Option<Ns>,
     pub(crate) answered_at_healing: u64,
+    /// The run ends with the guest's shutdown.
+    pub(crate) shutdown: bool,
+    /// When the shutdown was asked for.
+    pub(crate) off_at: Option<Ns>,
     /// Until then a pair may be lost for something that was done to it.
     pub(crate) calm_at: Ns,
     /// This host was destroyed and never comes back: the spare must take its place.
@@ -97,6 +103,7 @@ impl World {
             effects: dice.chance(300),
             control: dice.chance(300),
             busy: dice.chance(500),
+            landings: dice.chance(500),
         };
         self.pace = Pace {
             disk: if dice.chance(300) { dice.range(5, 150) } else { 1 },
@@ -107,6 +114,7 @@ impl World {
         self.witness.lost = if dice.chance(300) { dice.range(20, 400) } else { 0 };
         self.client.loss = if dice.chance(500) { dice.range(5, 150) } else { 0 };
         self.plan.classes = FAULTS.into_iter().filter(|_| dice.chance(400)).collect();
+        self.plan.shutdown = dice.chance(200);
         if dice.chance(60) {
             self.plan.classes.clear();
         }
@@ -138,6 +146,11 @@ impl World {
             Action::HoldLink(a, b) => self.hold_link(a, b),
             Action::HoldResumed(a, b, generation) => self.hold_resumed(a, b, generation),
             Action::HealAll => self.heal_all(),
+            Action::CrashPrimary => {
+                if let Some(host) = self.protecting() {
+                    self.crash(host);
+                }
+            }
         }
     }
 
@@ -221,7 +234,7 @@ impl World {
     }
 
     pub(crate) fn restart_later(&mut self, host: usize) {
-        if self.plan.gone == Some(host) {
+        if self.plan.gone == Some(host) || self.plan.off_at.is_some() {
             return;
         }
         let pause = self.dice.fault.range(200, 2_500) * MS;
@@ -233,6 +246,16 @@ impl World {
         self.host_gone(host, true, true);
         self.stop(host);
         self.restart_later(host);
+    }
+
+    /// The client tells the guest to power itself off; from here on nothing is started any more.
+    pub(crate) fn shut_down(&mut self) {
+        self.plan.off_at = Some(self.now);
+        self.trouble(10_000 * MS);
+        if self.dice.fault.chance(400) {
+            let at = self.now + self.dice.fault.range(0, 60) * MS;
+            self.schedule(at, Event::Fault(Action::CrashPrimary));
+        }
     }
 
     /// A host may be destroyed for good only while another one could go on.
@@ -300,7 +323,8 @@ impl World {
         self.act(Action::Unblock(a, b));
         self.act(Action::Unblock(b, a));
         let holding = |host: usize| self.hosts[host].role() == Some(RoleKind::Holding);
-        if holding(a) && holding(b) {
+        let free = self.net.blocked[a][b] + self.net.blocked[b][a] == 0;
+        if holding(a) && holding(b) && free {
             let check = Action::HoldResumed(a, b, self.generation());
             self.schedule(self.now + 3_000 * MS, Event::Fault(check));
         }

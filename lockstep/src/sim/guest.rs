@@ -15,10 +15,12 @@ use super::rng::Dice;
 use crate::Ns;
 use crate::codec;
 use crate::log::{Effect, ExitKind, Page};
-use crate::machine::{Machine, MachineFailure, PAGE_SIZE, PageBytes, Stimulus, Stop};
+use crate::machine::{Landing, Machine, MachineFailure, PAGE_SIZE, PageBytes, Stimulus, Stop};
 
+mod landing;
 mod program;
 
+use landing::{Search, Stores};
 pub(crate) use program::{Request, SECTOR, SECTORS};
 
 /// Size of memory in pages.
@@ -39,6 +41,8 @@ pub(crate) struct Noise {
     pub(crate) control: bool,
     /// Computes for long without an exit.
     pub(crate) busy: bool,
+    /// No noise: the machine can stop at the first store to a clean page.
+    pub(crate) landings: bool,
 }
 
 /// What the guest does next.
@@ -97,6 +101,7 @@ impl Snapshot {
 pub(crate) struct SimGuest {
     memory: Vec<u8>,
     dirty: u64,
+    stores: Stores,
     regs: Regs,
     /// The next entry looks at the interrupt lines.
     look: bool,
@@ -117,6 +122,7 @@ impl SimGuest {
         SimGuest {
             memory: vec![0; PAGES as usize * PAGE_SIZE],
             dirty: 0,
+            stores: Stores::default(),
             regs: Regs::default(),
             look: true,
             effects: Vec::new(),
@@ -145,6 +151,7 @@ impl SimGuest {
         let last = (at + bytes.len().max(1) - 1) / PAGE_SIZE;
         for page in at / PAGE_SIZE..=last {
             self.dirty |= 1 << page;
+            self.stores.open(page);
         }
     }
 
@@ -170,15 +177,15 @@ impl SimGuest {
     fn obey(&mut self, op: Op) -> Option<Stop> {
         match op {
             Op::Compute(steps) => {
-                let now = steps.min(self.budget);
-                self.budget -= now;
-                self.spent += now;
-                for _ in 0..now {
+                for left in (1..=steps).rev() {
+                    let stop = if self.budget == 0 { Some(Stop::Kicked) } else { self.lands() };
+                    if stop.is_some() {
+                        self.regs.todo.push_front(Op::Compute(left));
+                        return stop;
+                    }
+                    self.budget -= 1;
+                    self.spent += 1;
                     self.compute();
-                }
-                if now < steps {
-                    self.regs.todo.push_front(Op::Compute(steps - now));
-                    return Some(Stop::Kicked);
                 }
                 None
             }
@@ -221,8 +228,8 @@ impl SimGuest {
     }
 }
 
-impl Machine for SimGuest {
-    fn run(&mut self) -> Result<Stop, MachineFailure> {
+impl SimGuest {
+    fn enter(&mut self) -> Result<Stop, MachineFailure> {
         if self.waits() {
             return Err(MachineFailure("entered while it waits".to_owned()));
         }
@@ -238,10 +245,44 @@ impl Machine for SimGuest {
                 self.plan();
                 continue;
             };
-            if let Some(stop) = self.obey(op) {
+            let stop = self.obey(op);
+            if self.stores.is_missed() {
+                return Ok(Stop::Missed);
+            }
+            if let Some(stop) = stop {
                 return Ok(stop);
             }
         }
+    }
+}
+
+impl Machine for SimGuest {
+    fn run(&mut self) -> Result<Stop, MachineFailure> {
+        self.stores.search(Search::Nothing);
+        self.enter()
+    }
+
+    fn has_landings(&self) -> bool {
+        self.noise.landings
+    }
+
+    fn seek(&mut self) -> Result<Stop, MachineFailure> {
+        self.stores.search(Search::Any);
+        self.enter()
+    }
+
+    fn find(&mut self, landing: Landing) -> Result<Stop, MachineFailure> {
+        self.stores.search(Search::For(landing));
+        self.enter()
+    }
+
+    fn protect(&mut self, pages: &[Page]) -> Result<(), MachineFailure> {
+        self.stores.protect(pages);
+        Ok(())
+    }
+
+    fn open_pages(&mut self) -> Result<Vec<Page>, MachineFailure> {
+        Ok(self.stores.open_pages())
     }
 
     fn waits(&self) -> bool {
@@ -302,6 +343,7 @@ impl Machine for SimGuest {
 
     fn take_dirty(&mut self) -> Result<Vec<Page>, MachineFailure> {
         let dirty = std::mem::take(&mut self.dirty);
+        self.stores.protect_all();
         Ok((0..PAGES).filter(|page| dirty & (1 << page) != 0).collect())
     }
 

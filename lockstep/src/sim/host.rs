@@ -310,7 +310,11 @@ impl World {
                 process.disk_ready = at;
                 self.schedule(at, Event::Disk { host, life, command });
             }
-            Output::Ask { ticket, ask } => self.ask(host, ticket, &ask),
+            Output::Ask { ticket, ask } => {
+                // The edge carries outputs out in order: what was to be made durable before is so first.
+                let at = self.process(host).map_or(0, |process| process.writes_ready);
+                self.schedule(at, Event::Ask { host, life, ticket, ask });
+            }
             Output::Persist { ticket, state } => {
                 let pause = self.dice.host.range(100 * US, 3 * MS);
                 let now = self.now;
@@ -323,8 +327,9 @@ impl World {
                 if notice.event == "protected" {
                     self.stats.protected += 1;
                 }
-                // No fault here stops a host from replaying for so long while its heartbeats arrive.
-                if notice.event == "peer-lost" && notice.text.contains("no acknowledgement") {
+                // Nothing but standing still stops a host from replaying for so long while its heartbeats arrive.
+                let stood = self.hosts.iter().any(|host| host.frozen_until + 3_000 * MS > self.now);
+                if !stood && notice.event == "peer-lost" && notice.text.contains("no acknowledgement") {
                     let text = format!("{}: the replay is stuck: {}", self.hosts[host].name, notice.text);
                     self.violate("progress", text);
                 }
@@ -355,7 +360,14 @@ impl World {
                 let text = format!("{} ended: {why}", self.hosts[host].name);
                 self.violate("failed", text);
             }
-            ExitReason::PoweredOff | ExitReason::LostArbitration(_) | ExitReason::Stale(_) => {}
+            ExitReason::PoweredOff => {
+                if !self.witness.records.get(PAIR).is_some_and(|record| record.stopped) {
+                    let text =
+                        format!("{} powered off, and the record does not say so", self.hosts[host].name);
+                    self.violate("I1", text);
+                }
+            }
+            ExitReason::LostArbitration(_) | ExitReason::Stale(_) => {}
         }
         self.host_gone(host, true, false);
         self.stop(host);

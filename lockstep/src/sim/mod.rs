@@ -72,7 +72,7 @@ impl Default for Options {
 /// Something that must never happen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Violation {
-    /// Which rule: `I1`, `I3`, `I4`, `I5`, `client`, `progress`, `hold` or `failed`.
+    /// Which rule: `I1`, `I3`, `I4`, `I5`, `client`, `progress`, `hold`, `stopped` or `failed`.
     pub rule: &'static str,
     /// Virtual time in nanoseconds.
     pub at: Ns,

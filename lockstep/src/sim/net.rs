@@ -82,11 +82,11 @@ impl World {
         self.net.blocked[from][to] > 0
     }
 
-    /// The peer of a host's session.
+    /// The peer of a host's session, as long as it listens.
     pub(crate) fn peer_of(&self, session: Session, host: usize) -> Option<(usize, u32)> {
         let side = self.side_of(session, host)?;
         let end = &self.net.sessions[session as usize - 1][1 - side];
-        Some((end.host, end.life))
+        end.open.then_some((end.host, end.life))
     }
 
     /// A host's core sends.

@@ -14,7 +14,7 @@ use super::rng::Dice;
 use super::witness::Witness;
 use super::{Options, Outcome, Stats, Violation};
 use crate::Ns;
-use crate::arbiter::Answer;
+use crate::arbiter::{Answer, Ask};
 use crate::core::{DiskCommand, Input, LocalState, RoleKind, Session};
 use crate::machine::Command;
 
@@ -26,6 +26,8 @@ pub(crate) const NAMES: [&str; HOSTS] = ["alpha", "beta", "gamma"];
 pub(crate) const PAIR: &str = "sim";
 /// After healing, a protected pair that answers its client must stand within this time.
 const HEALED_LIMIT: Ns = 30_000 * MS;
+/// A guest that is told to shut down must be gone, for good, within this time.
+const SHUT_DOWN_LIMIT: Ns = 4_000 * MS;
 /// Requests that must be made and answered after healing.
 const AFTER_HEALING: u64 = 8;
 /// More events mean that something runs in circles.
@@ -92,6 +94,13 @@ pub(crate) enum Event {
         from: (usize, u32),
         to: (usize, u32),
     },
+    /// A question leaves its host.
+    Ask {
+        host: usize,
+        life: u32,
+        ticket: u64,
+        ask: Ask,
+    },
     Asked {
         host: usize,
         life: u32,
@@ -143,6 +152,8 @@ pub(crate) struct World {
     pub(crate) pace: Pace,
     pub(crate) stats: Stats,
     pub(crate) transitions: BTreeSet<(RoleKind, RoleKind)>,
+    /// The run came to its end.
+    finished: bool,
     violations: Vec<Violation>,
     digest: Xxh3,
     lines: Vec<String>,
@@ -172,6 +183,7 @@ impl World {
             pace: Pace { disk: 1, channel: 1 },
             stats: Stats::default(),
             transitions: BTreeSet::new(),
+            finished: false,
             violations: Vec::new(),
             digest: Xxh3::new(),
             lines: Vec::new(),
@@ -189,7 +201,7 @@ impl World {
     /// Runs to the end.
     pub(crate) fn run(mut self) -> Outcome {
         self.schedule(0, Event::Client);
-        while self.plan.healed_at.is_none_or(|at| self.now < at + HEALED_LIMIT) && !self.is_finished() {
+        while !self.is_over() && !self.is_late() {
             let Some(((at, _), event)) = self.queue.pop_first() else { break };
             self.now = at;
             self.stats.events += 1;
@@ -202,9 +214,7 @@ impl World {
     }
 
     fn end(mut self) -> Outcome {
-        if self.is_finished() {
-            self.check_end();
-        } else if self.violations.is_empty() {
+        if !self.finished && self.violations.is_empty() {
             let hosts: Vec<_> = self.hosts.iter().map(Host::describe).collect();
             let text = format!(
                 "after {} events: {}; {} requests unanswered; record {:?}",
@@ -235,6 +245,29 @@ impl World {
             && self.client.quiet
             && self.client.outstanding() == 0
             && self.protecting().is_some()
+    }
+
+    fn is_late(&self) -> bool {
+        let healed = self.plan.healed_at.filter(|_| self.plan.off_at.is_none());
+        healed.is_some_and(|at| self.now >= at + HEALED_LIMIT)
+    }
+
+    /// The end of a run: with the guest shut down, in some.
+    fn is_over(&mut self) -> bool {
+        if self.plan.off_at.is_none() && self.is_finished() {
+            self.check_end();
+            if !self.plan.shutdown {
+                self.finished = true;
+                return true;
+            }
+            self.shut_down();
+        }
+        let over = self.plan.off_at.is_some_and(|at| self.now >= at + SHUT_DOWN_LIMIT);
+        if over {
+            self.check_shut_down();
+            self.finished = true;
+        }
+        over
     }
 
     /// After healing the client makes some more requests, and then no more.
@@ -285,6 +318,7 @@ impl World {
             | Event::Disk { host, life, .. }
             | Event::Written { host, life, .. }
             | Event::Dial { host, life }
+            | Event::Ask { host, life, .. }
             | Event::Answered { host, life, .. }
             | Event::AskLimit { host, life, .. } => Some((*host, *life)),
             Event::Connect { from, .. } => Some(*from),
@@ -320,6 +354,7 @@ impl World {
             Event::Heard { session, side } => self.heard(session, side),
             Event::Dial { host, .. } => self.dial(host),
             Event::Connect { from, to } => self.connect(from, to),
+            Event::Ask { host, ticket, ask, .. } => self.ask(host, ticket, &ask),
             Event::Asked { host, life, ticket, bytes } => self.asked(host, life, ticket, &bytes),
             Event::Answered { host, ticket, answer, .. } => self.answered(host, ticket, Some(answer)),
             Event::AskLimit { host, ticket, .. } => self.answered(host, ticket, None),

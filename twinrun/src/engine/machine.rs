@@ -2,7 +2,7 @@
 
 use lockstep::Ns;
 use lockstep::log::{Effect, ExitKind, Page};
-use lockstep::machine::{Machine, MachineFailure, PageBytes, Stimulus, Stop};
+use lockstep::machine::{Landing, Machine, MachineFailure, PageBytes, Stimulus, Stop};
 use vmm::Vm;
 
 /// A virtual machine that obeys the pair.
@@ -25,6 +25,22 @@ fn exit_kind(kind: vmm::ExitKind) -> ExitKind {
         vmm::ExitKind::Msr => ExitKind::Msr,
         vmm::ExitKind::Halt => ExitKind::Halt,
         vmm::ExitKind::Window => ExitKind::Window,
+    }
+}
+
+fn stop(stop: vmm::Stop) -> Stop {
+    match stop {
+        vmm::Stop::Exit(kind) => Stop::Exit(exit_kind(kind)),
+        vmm::Stop::Kicked => Stop::Kicked,
+        vmm::Stop::Shutdown => Stop::Shutdown,
+    }
+}
+
+fn reached(reached: vmm::Reached) -> Stop {
+    match reached {
+        vmm::Reached::Stop(found) => stop(found),
+        vmm::Reached::Landing(vmm::Landing { page, rip }) => Stop::Landing(Landing { page, rip }),
+        vmm::Reached::Missed(_) => Stop::Missed,
     }
 }
 
@@ -52,11 +68,28 @@ fn stimulus(stimulus: &Stimulus) -> devices::Stimulus {
 
 impl Machine for PairMachine {
     fn run(&mut self) -> Result<Stop, MachineFailure> {
-        Ok(match self.0.run().map_err(failure)? {
-            vmm::Stop::Exit(kind) => Stop::Exit(exit_kind(kind)),
-            vmm::Stop::Kicked => Stop::Kicked,
-            vmm::Stop::Shutdown => Stop::Shutdown,
-        })
+        self.0.run().map(stop).map_err(failure)
+    }
+
+    fn has_landings(&self) -> bool {
+        self.0.capabilities().landing
+    }
+
+    fn seek(&mut self) -> Result<Stop, MachineFailure> {
+        self.0.seek().map(reached).map_err(failure)
+    }
+
+    fn find(&mut self, landing: Landing) -> Result<Stop, MachineFailure> {
+        let Landing { page, rip } = landing;
+        self.0.find(vmm::Landing { page, rip }).map(reached).map_err(failure)
+    }
+
+    fn protect(&mut self, pages: &[Page]) -> Result<(), MachineFailure> {
+        self.0.protect(pages).map_err(failure)
+    }
+
+    fn open_pages(&mut self) -> Result<Vec<Page>, MachineFailure> {
+        self.0.open_pages().map_err(failure)
     }
 
     fn waits(&self) -> bool {

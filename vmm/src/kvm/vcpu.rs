@@ -193,8 +193,11 @@ fn length(data: &[u8]) -> u8 {
 
 impl Vcpu for KvmVcpu {
     fn capabilities(&self) -> Capabilities {
-        let landing = matches!(self.log, DirtyLog::Ring(_));
-        Capabilities { exact: false, exit: true, landing, asynchronous: true }
+        let (landing, landing_kernel) = match &self.log {
+            DirtyLog::Ring(landings) => (true, landings.in_kernel_mode()),
+            DirtyLog::Bitmap { .. } => (false, false),
+        };
+        Capabilities { exact: false, exit: true, landing, landing_kernel, asynchronous: true }
     }
 
     fn landing_obstacle(&self) -> Option<String> {

@@ -28,7 +28,7 @@ impl Kick for Mutex<Script> {
 
 impl Vcpu for Scripted {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { exact: false, exit: true, landing: false, asynchronous: true }
+        Capabilities { exact: false, exit: true, landing: false, landing_kernel: false, asynchronous: true }
     }
     fn landing_obstacle(&self) -> Option<String> {
         None

@@ -27,6 +27,13 @@ pub(crate) enum Guest {
     Micro,
 }
 
+/// What the guest does besides its services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Load {
+    /// It computes without pause.
+    Cpu,
+}
+
 /// Arguments of `drill`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct DrillArgs {
@@ -42,6 +49,9 @@ pub(crate) struct DrillArgs {
     /// Write the report as JSON to this file too.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// What else the guest does.
+    #[arg(long, value_enum)]
+    pub(crate) load: Option<Load>,
     /// Commit this fault: the drill must then FAIL, by what is seen from outside.
     #[arg(long, value_enum)]
     pub(crate) sabotage: Option<Sabotage>,

@@ -14,7 +14,8 @@ use xtask::load::record::{Record, read_records};
 use xtask::load::timeline::timeline_svg;
 use xtask::world::pcap;
 
-/// The spine's target: share of epochs under load that ended at a deterministic exit with nothing shipped.
+/// The least share of epochs under load that ended at an exit or a landing, and were acknowledged with nothing
+/// shipped.
 const EXACT_SHARE: f64 = 0.9;
 
 pub(super) fn conclude(args: &DrillArgs, root: &Path, outcome: &Outcome) -> anyhow::Result<ExitCode> {
@@ -32,10 +33,10 @@ pub(super) fn conclude(args: &DrillArgs, root: &Path, outcome: &Outcome) -> anyh
     };
     let mut verdict = judge(&evidence);
     verdict.violations.extend(outcome.violations.iter().cloned());
-    let share = epoch_share(outcome.epochs.exit_unrepaired, outcome.epochs.acked);
+    let share = epoch_share(outcome.epochs.exact(), outcome.epochs.acked);
     match &share {
         Ok(share) if *share < EXACT_SHARE => verdict.violations.push(format!(
-            "only {:.1} % of the epochs under load ended at a deterministic exit with nothing shipped",
+            "only {:.1} % of the epochs under load ended at an exit or a landing with nothing shipped",
             share * 100.0
         )),
         Ok(_) => {}
@@ -84,6 +85,7 @@ fn report(args: &DrillArgs, outcome: &Outcome, verdict: &Verdict, share: f64) ->
     let mut report = json!({
         "schema": "twinrun.drill/1",
         "guest": "micro",
+        "load": args.load.map(|load| format!("{load:?}")),
         "seed": args.seed,
         "sabotage": args.sabotage.map(|sabotage| format!("{sabotage:?}")),
         "shared_files": outcome.shared_files,

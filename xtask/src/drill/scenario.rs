@@ -59,6 +59,8 @@ pub(super) struct Epochs {
     pub(super) acked: u64,
     pub(super) exit: u64,
     pub(super) exit_unrepaired: u64,
+    pub(super) landing: u64,
+    pub(super) landing_unrepaired: u64,
     pub(super) r#async: u64,
     pub(super) repaired: u64,
     pub(super) pages_shipped: u64,
@@ -66,12 +68,19 @@ pub(super) struct Epochs {
 }
 
 impl Epochs {
+    /// Ended at a place that both sides found, and acknowledged with nothing shipped.
+    pub(super) fn exact(&self) -> u64 {
+        self.exit_unrepaired + self.landing_unrepaired
+    }
+
     fn of(status: &Value) -> Self {
         let count = |name: &str| status["epochs"][name].as_u64().unwrap_or(0);
         Epochs {
             acked: count("acked"),
             exit: count("exit"),
             exit_unrepaired: count("exit_unrepaired"),
+            landing: count("landing"),
+            landing_unrepaired: count("landing_unrepaired"),
             r#async: count("async"),
             repaired: count("repaired"),
             pages_shipped: count("pages_shipped"),
@@ -83,6 +92,8 @@ impl Epochs {
         self.acked += to.acked.saturating_sub(from.acked);
         self.exit += to.exit.saturating_sub(from.exit);
         self.exit_unrepaired += to.exit_unrepaired.saturating_sub(from.exit_unrepaired);
+        self.landing += to.landing.saturating_sub(from.landing);
+        self.landing_unrepaired += to.landing_unrepaired.saturating_sub(from.landing_unrepaired);
         self.r#async += to.r#async.saturating_sub(from.r#async);
         self.repaired += to.repaired.saturating_sub(from.repaired);
         self.pages_shipped += to.pages_shipped.saturating_sub(from.pages_shipped);
@@ -115,7 +126,7 @@ pub(super) fn play(
     steps.begin("protected", "starting witness, alpha and beta");
     let mut stage = Stage {
         world,
-        cluster: Cluster::new(world, Kit::new(built)?, args.sabotage)?,
+        cluster: Cluster::new(world, Kit::new(built, args.load)?, args.sabotage)?,
         outcome: Outcome::default(),
         rng: ChaCha8Rng::seed_from_u64(args.seed),
     };

@@ -8,6 +8,8 @@ use std::process::Command;
 use anyhow::{Context as _, bail, ensure};
 use guest_images::MicroOptions;
 
+use super::Load;
+
 /// The guest's MAC address.
 pub(super) const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x77, 0x00, 0x10];
 /// The guest's IP address.
@@ -89,8 +91,8 @@ pub(super) struct Kit {
 }
 
 impl Kit {
-    pub(super) fn new(built: Built) -> anyhow::Result<Self> {
-        Ok(Kit { built, pair_key: key()?, witness_key: key()?, config: config() })
+    pub(super) fn new(built: Built, load: Option<Load>) -> anyhow::Result<Self> {
+        Ok(Kit { built, pair_key: key()?, witness_key: key()?, config: config(load) })
     }
 
     /// Puts what a host needs into its directory: the same files everywhere, and a blank disk.
@@ -134,12 +136,13 @@ fn key() -> anyhow::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n")
 }
 
-fn config() -> String {
+fn config(load: Option<Load>) -> String {
+    let load = if load == Some(Load::Cpu) { " load=cpu" } else { "" };
     let mac = GUEST_MAC.map(|byte| format!("{byte:02x}")).join(":");
     let mut text = format!(
         "[pair]\nname = \"micro\"\nkey = \"pair.key\"\n\n[arbiter]\nwitness = \"{WITNESS}\"\nkey = \
          \"witness.key\"\n\n[guest]\nkernel = \"micro.elf\"\nmemory_mib = 32\ncmdline = \
-         \"ip={GUEST_IP}/24\"\nnics = [\"{mac}\"]\n"
+         \"ip={GUEST_IP}/24{load}\"\nnics = [\"{mac}\"]\n"
     );
     for (name, number) in HOSTS.iter().zip(1..) {
         text += &format!(

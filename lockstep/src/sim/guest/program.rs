@@ -1,7 +1,7 @@
 //! The guest's program: counters with a disk log, and the background noise of an operating system.
 
 use super::{Op, PAGES, SimGuest, disk_id};
-use crate::log::{Effect, ExitKind};
+use crate::log::{Effect, ExitKind, Page};
 use crate::machine::PAGE_SIZE;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -75,6 +75,15 @@ fn decode(magic: [u8; 4], frame: &[u8]) -> Option<(Request, u64)> {
     (frame[..4] == magic).then_some((request, long(20)))
 }
 
+/// "Address" of the storing instruction of a computing step.
+pub(super) const RIP: u64 = 0x1000;
+/// What a computing step mixes in.
+const COMPUTED: u64 = 1;
+
+fn mixed(old: u64, value: u64) -> u64 {
+    (old ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29) ^ old >> 7
+}
+
 impl SimGuest {
     pub(super) fn start(&mut self) {
         self.write(HASH, &1u64.to_le_bytes());
@@ -84,14 +93,19 @@ impl SimGuest {
 
     /// Everything that happens enters the hash, in order.
     pub(super) fn mix(&mut self, value: u64) {
-        let old = self.read_u64(HASH);
-        let new = (old ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29) ^ old >> 7;
+        let new = mixed(self.read_u64(HASH), value);
         self.regs.hash = new;
         self.write(HASH, &new.to_le_bytes());
     }
 
+    /// Page of the store that a computing step ends with.
+    pub(super) fn next_store(&self) -> Page {
+        let hash = mixed(self.read_u64(HASH), COMPUTED);
+        (SCRATCH_PAGE + hash % SCRATCH_PAGES) as Page
+    }
+
     pub(super) fn compute(&mut self) {
-        self.mix(1);
+        self.mix(COMPUTED);
         let hash = self.regs.hash;
         let page = SCRATCH_PAGE + hash % SCRATCH_PAGES;
         let at = page as usize * PAGE_SIZE + (hash >> 32) as usize % (PAGE_SIZE / 8) * 8;

@@ -1,6 +1,8 @@
 use std::net::UdpSocket;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
 
 use super::*;
 
@@ -34,6 +36,22 @@ fn datagram(mac: [u8; 6], port: u16, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// Sends a datagram to the guest. The kernel drops what is sent before it has noticed that the tap is attached, so
+/// it is sent again until one arrives.
+fn sent_until_it_arrives(socket: &UdpSocket, frames: &Receiver<(u8, Vec<u8>)>) -> (u8, Vec<u8>) {
+    let limit = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < limit {
+        socket.send_to(b"to the guest", "10.99.0.2:7").expect("send");
+        let next = Instant::now() + Duration::from_millis(50);
+        while let Ok((nic, frame)) = frames.recv_deadline(next) {
+            if frame.ends_with(b"to the guest") {
+                return (nic, frame);
+            }
+        }
+    }
+    panic!("no frame arrives");
+}
+
 #[test]
 fn a_missing_tap_is_named_and_not_created() {
     in_own_network(|| {
@@ -62,8 +80,7 @@ fn frames_pass_in_both_directions_and_a_second_user_is_refused() {
         let reader = tap.start_reader(3, sender).expect("reader");
         let socket = UdpSocket::bind("10.99.0.1:0").expect("bind");
         let port = socket.local_addr().expect("address").port();
-        socket.send_to(b"to the guest", "10.99.0.2:7").expect("send");
-        let arrived = frames.iter().find(|(_, frame)| frame.ends_with(b"to the guest")).expect("the frame");
+        let arrived = sent_until_it_arrives(&socket, &frames);
         assert_eq!(arrived.0, 3);
         assert_eq!(arrived.1[..6], [2, 0, 0, 0, 0, 2]);
 

@@ -81,6 +81,10 @@
 //! and locked, without huge or merged pages: each mapping that the host takes away comes back by a push that
 //! is no store. That costs passes, never exactness.
 //!
+//! A KVM that emulates code may push many times between two looks at the ring's level, even over its own
+//! entries. The ring's true level can be found out again, what the lost entries said cannot: all pages then
+//! count as written.
+//!
 //! What it does not give: a loop that dirties nothing new has no landing, and a replica that is stopped there
 //! must be given the difference. And nothing here is trusted: a landing that both sides took and that was
 //! not one is a difference of states, which the pair finds and repairs like any other.
@@ -349,6 +353,11 @@ impl Landings {
         let open = self.books.open_pages().to_vec();
         self.protect(vm, fd, &open)?;
         Ok(self.books.take_log())
+    }
+
+    /// Whether kernel code lands too.
+    pub(super) fn in_kernel_mode(&self) -> bool {
+        self.modes.kernel
     }
 
     /// What happened so far.
