@@ -9,6 +9,7 @@ use lockstep::edge::witness::{WitnessConfig, serve};
 
 use crate::config::{Config, Loaded};
 use crate::control::{QueryError, query_status};
+use crate::doctor;
 use crate::host::disk::Disk;
 use crate::host::state::{SOCKET_NAME, StateDir, StateError};
 use crate::host::tap::Tap;
@@ -26,6 +27,7 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes of `status`: 0 protected, 1 running unprotected, 2 not running, 3 cannot tell.
+Exit codes of `doctor`: 0 a host of a pair can run here, 1 it cannot.
 Exit codes of the others: 0 done, 1 failed (the last line says why and what to do), 2 wrong arguments.
 Set TWINRUN_LOG (as `debug` or `lockstep=trace`) for more or less on standard error.";
 
@@ -50,6 +52,12 @@ pub enum Action {
         /// Which host of the file this machine is [default: the one with this machine's host name].
         #[arg(long, value_name = "NAME")]
         host: Option<String>,
+    },
+    /// Say what this machine offers to a pair, what each thing means, and what to do about it.
+    Doctor {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Say which version this is.
     Version {
@@ -123,6 +131,7 @@ pub fn execute(cli: &Cli) -> ExitCode {
         Action::Keygen { file } => keygen(file),
         Action::Witness(args) => witness(args),
         Action::Check { file, host } => check(file, host.as_deref()),
+        Action::Doctor { json } => Ok(doctor(*json)),
         Action::Version { json } => {
             println!("{}", version(*json));
             Ok(ExitCode::SUCCESS)
@@ -213,6 +222,12 @@ fn check(file: &Path, host: Option<&str>) -> anyhow::Result<ExitCode> {
         loaded.kernel_digest,
     );
     Ok(ExitCode::SUCCESS)
+}
+
+fn doctor(json: bool) -> ExitCode {
+    let facts = doctor::look();
+    println!("{}", if json { doctor::object(&facts).to_string() } else { doctor::render(&facts) });
+    ExitCode::from(u8::from(!doctor::can_run(&doctor::judge(&facts))))
 }
 
 fn version(json: bool) -> String {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`cli`] | what people type, and exit codes |
 //! | [`config`] | the one file for all hosts |
+//! | [`doctor`] | what this machine offers to a pair |
 //! | [`key`] | key files |
 //! | [`host`] | taps, disk images, state directory, clock |
 //! | [`control`], [`status`] | asking a running host, and showing its answer |
@@ -13,6 +14,7 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod doctor;
 mod engine;
 pub mod host;
 pub mod key;

@@ -2,6 +2,7 @@
 
 mod drill;
 mod interrupt;
+mod landing;
 mod progress;
 mod setup;
 mod sim;
@@ -27,6 +28,8 @@ enum Task {
     Test(test::TestArgs),
     /// Run the whole-pair simulator.
     Sim(sim::SimArgs),
+    /// Prove that a busy guest's landings are found again.
+    Landing(landing::LandingArgs),
     /// Install what the other commands need.
     Setup,
 }
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Task::Drill(args) => drill::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Sim(args) => sim::run(&args),
+        Task::Landing(args) => landing::run(&args),
         Task::Setup => setup::run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -4,9 +4,14 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::Context as _;
+use serde_json::Value;
 
 use crate::drill::{self, workspace};
+use crate::landing::{self, Verdict};
 use crate::setup;
+
+/// Interrupts at landings.
+const LANDINGS: u32 = 500;
 
 /// Arguments of `test`.
 #[derive(Clone, Debug, clap::Args)]
@@ -74,6 +79,11 @@ pub(crate) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
             failed.push(step.name);
         }
     }
+    match landings() {
+        Verdict::Pass(_) => {}
+        Verdict::Fail(..) => failed.push("landings"),
+        Verdict::CannotRun(_) => not_run.push("landings"),
+    }
     match drill::obstacle() {
         Some(why) => {
             println!("== drill: NOT RUN HERE: {why}");
@@ -92,8 +102,25 @@ pub(crate) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     }
     let skipped =
         if not_run.is_empty() { String::new() } else { format!("; not run here: {}", not_run.join(", ")) };
-    println!("PASS  format, licences, lints, tests, simulator, drill{skipped}");
+    println!("PASS  format, licences, lints, tests, simulator, landings, drill{skipped}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Interrupts at landings of a busy guest, found again.
+fn landings() -> Verdict {
+    println!("== landings, {LANDINGS}");
+    let begin = Instant::now();
+    let verdict = landing::carry_out(LANDINGS, 1)
+        .unwrap_or_else(|error| Verdict::Fail(Value::Null, vec![format!("{error:#}")]));
+    match &verdict {
+        Verdict::CannotRun(why) => println!("== landings: NOT RUN HERE: {why}"),
+        Verdict::Pass(_) | Verdict::Fail(..) => println!(
+            "== landings, {LANDINGS}: {} after {:.0} s",
+            landing::last_line(&verdict, LANDINGS),
+            begin.elapsed().as_secs_f64()
+        ),
+    }
+    verdict
 }
 
 fn execute(name: &str, argv: &[String]) -> anyhow::Result<bool> {

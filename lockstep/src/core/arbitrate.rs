@@ -224,8 +224,11 @@ impl Arbitrating {
     fn read(mut self, ctx: &mut Ctx, answer: Option<Answer>, holding: bool) -> Role {
         match answer {
             Some(Answer::Current(Some(record))) if record.stopped => stopped(),
+            // It may also be this host's own attempt, won unheard and withdrawn since.
             Some(Answer::Current(Some(record)))
-                if record.in_sync.contains(&ctx.config.host) && record.generation == ctx.generation() =>
+                if record.in_sync.contains(&ctx.config.host)
+                    && (record.generation == ctx.generation()
+                        || ctx.local.withdrawn.contains(&record.attempt)) =>
             {
                 self.swap_after(ctx, record.generation, record.attempt);
                 self.stay(holding)

@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::clock::GuestClock;
 use super::ledger::ApplyError;
 use super::live::Live;
-use super::{Mode, Runner, Wait};
+use super::{Limits, Mode, Runner, Wait};
 use crate::Ns;
 use crate::log::{Effect, Event, ExitKind, FrameId, LogItem, Page, Place, Position, Seal, SealDigest};
 use crate::machine::{Command, Delivery, Landing, Machine, MachineFailure, Report, Stimulus, Stop};
@@ -28,8 +28,8 @@ pub(super) struct Following {
 enum Phase {
     /// Takes the next entry.
     Reading,
-    /// Runs to this position.
-    Seeking(Position),
+    /// Runs to this position, since this host time.
+    Seeking(Position, Ns),
     /// Replay failed: entries are skipped up to the next seal.
     Lost,
     /// An epoch is sealed here; waits for the comparison.
@@ -46,6 +46,15 @@ enum Placed {
 }
 
 impl Following {
+    /// When a guest that is on its way to a position must be looked at.
+    pub(super) fn kick_at(&self, limits: &Limits) -> Option<Ns> {
+        let limit = if self.draining { limits.replay / 4 } else { limits.replay };
+        match self.phase {
+            Phase::Seeking(_, since) => Some(since + limit),
+            _ => None,
+        }
+    }
+
     fn new() -> Self {
         Following {
             items: VecDeque::new(),
@@ -176,7 +185,7 @@ impl<M: Machine> Runner<M> {
     pub(super) fn follow_turn(&mut self, now: Ns, reports: &mut Vec<Report>) -> Result<Wait, MachineFailure> {
         let Mode::Following(follow) = &mut self.mode else { return Ok(Wait::Command) };
         match follow.phase {
-            Phase::Seeking(position) => self.seek(position, reports),
+            Phase::Seeking(position, since) => self.seek(position, since, now, reports),
             Phase::Sealed(_) if follow.draining => {
                 // Nobody is left to compare with: the epoch's own replay is as valid.
                 self.ledger.reopen();
@@ -199,7 +208,7 @@ impl<M: Machine> Runner<M> {
             return Ok(Wait::Command);
         };
         match item {
-            LogItem::RunTo(position) if !lost => follow.phase = Phase::Seeking(position),
+            LogItem::RunTo(position) if !lost => follow.phase = Phase::Seeking(position, now),
             LogItem::Place(event) if !lost => match self.place_logged(&event)? {
                 Placed::Done => self.take_followed_effects(reports),
                 // At a takeover what has not arrived never will.
@@ -223,6 +232,10 @@ impl<M: Machine> Runner<M> {
             follow.items.pop_front();
         });
         Ok(Wait::Again)
+    }
+
+    fn replay_limit(&self) -> Ns {
+        if self.is_draining() { self.limits.replay / 4 } else { self.limits.replay }
     }
 
     fn is_draining(&self) -> bool {
@@ -253,7 +266,19 @@ impl<M: Machine> Runner<M> {
     }
 
     /// One entry into the guest on the way to `position`.
-    fn seek(&mut self, position: Position, reports: &mut Vec<Report>) -> Result<Wait, MachineFailure> {
+    fn seek(
+        &mut self,
+        position: Position,
+        since: Ns,
+        now: Ns,
+        reports: &mut Vec<Report>,
+    ) -> Result<Wait, MachineFailure> {
+        if now >= since + self.replay_limit() {
+            // Not how a place is missed, only that a wait for one ends.
+            let why = format!("stands at exit {} and does not get on", self.exits);
+            self.lose(position, why, reports);
+            return Ok(Wait::Again);
+        }
         let (target, kind) = match position.place {
             Place::Exit { exits, kind } => (exits, Some(kind)),
             Place::Async { exits } => (exits, None),

@@ -47,6 +47,8 @@ pub struct Limits {
     pub heartbeat: Ns,
     /// A guest that runs without exits, on a machine with landings, gets a mark at least this often.
     pub land: Ns,
+    /// A replay that does not come to its next position for this long is lost; a quarter of it at a takeover.
+    pub replay: Ns,
     /// Deliberate fault: a secondary leaves its last dirty page out of what it compares.
     #[cfg(feature = "sabotage")]
     pub forget_dirty_page: bool,
@@ -59,6 +61,7 @@ impl Default for Limits {
             mark: 1_000_000,
             heartbeat: 10_000_000,
             land: 2_000_000,
+            replay: 400_000_000,
             #[cfg(feature = "sabotage")]
             forget_dirty_page: false,
         }
@@ -146,6 +149,7 @@ impl<M: Machine> Runner<M> {
             Mode::Live(live) if !self.paused => {
                 live.kick_at(&self.machine, self.clock, &self.limits, self.ledger.open_epoch().is_some())
             }
+            Mode::Following(follow) if !self.paused => follow.kick_at(&self.limits),
             _ => None,
         }
     }

@@ -30,7 +30,7 @@ impl World {
         let Some(record) = self.witness.records.get(PAIR) else { return Vec::new() };
         let withdrew = self.hosts.iter().find(|host| host.local.withdrawn.contains(&record.attempt));
         let before = withdrew.and_then(|host| host.local.record.clone());
-        before.as_ref().unwrap_or(record).in_sync.clone()
+        before.as_ref().filter(|record| !record.in_sync.is_empty()).unwrap_or(record).in_sync.clone()
     }
 
     fn witness_reachable(&self, host: usize) -> bool {
