@@ -133,13 +133,8 @@ impl Ledger {
 
     /// What a secondary with these digests needs to become equal to the sealed epoch. The second value
     /// counts the pages that can no longer be served as they were.
-    pub(super) fn repair<M: Machine>(
-        &mut self,
-        machine: &mut M,
-        theirs: &[(Page, u128)],
-    ) -> Result<Option<(Repair, u32)>, MachineFailure> {
-        self.collect(machine)?;
-        let Some(open) = &self.open else { return Ok(None) };
+    pub(super) fn repair<M: Machine>(&self, machine: &M, theirs: &[(Page, u128)]) -> Option<(Repair, u32)> {
+        let open = self.open.as_ref()?;
         let theirs: BTreeMap<Page, u128> =
             theirs.iter().copied().filter(|(page, _)| (*page as usize) < self.committed.len()).collect();
         let union: BTreeSet<Page> = open.changed.keys().chain(theirs.keys()).copied().collect();
@@ -155,14 +150,19 @@ impl Ledger {
             }
             match open.written.get(&page) {
                 Some(Some(copy)) => repair.pages.push(page_data(page, copy)),
-                _ if self.dirty.contains(&page) => moved += 1,
+                // Not written in the epoch: what it held at the seal has the committed digest. Asking the
+                // machine what is dirty would protect pages here, at no common position.
                 _ => {
                     machine.read_page(page, &mut live);
-                    repair.pages.push(page_data(page, &live));
+                    if page_digest(&live) == committed {
+                        repair.pages.push(page_data(page, &live));
+                    } else {
+                        moved += 1;
+                    }
                 }
             }
         }
-        Ok(Some((repair, moved)))
+        Some((repair, moved))
     }
 
     /// Stages a repair, verifies that it gives `expected`, applies it and commits.

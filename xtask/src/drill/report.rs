@@ -20,8 +20,11 @@ const EXACT_SHARE: f64 = 0.9;
 
 pub(super) fn conclude(args: &DrillArgs, root: &Path, outcome: &Outcome) -> anyhow::Result<ExitCode> {
     let records = read_records(&outcome.records)?;
-    let captures =
-        outcome.hosts.iter().map(|host| capture(root, host)).collect::<anyhow::Result<Vec<_>>>()?;
+    let captures = outcome
+        .hosts
+        .iter()
+        .map(|host| capture(root, host, outcome.ended))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let events = serde_lines(outcome)?;
     std::fs::write(root.join("events.jsonl"), events)?;
     let evidence = Evidence {
@@ -59,10 +62,11 @@ fn serde_lines(outcome: &Outcome) -> anyhow::Result<String> {
     Ok(lines.join("\n") + "\n")
 }
 
-fn capture(root: &Path, host: &str) -> anyhow::Result<HostCapture> {
+fn capture(root: &Path, host: &str, until: u64) -> anyhow::Result<HostCapture> {
     let read = |direction: &str| -> anyhow::Result<_> {
         let frames = pcap::read(&root.join(format!("captures/{host}.lan.{direction}.pcap")))?;
-        Ok(digest(frames.iter().map(|frame| (frame.at_ns, frame.frame.as_slice()))))
+        let during = frames.iter().filter(|frame| frame.at_ns <= until);
+        Ok(digest(during.map(|frame| (frame.at_ns, frame.frame.as_slice()))))
     };
     Ok(HostCapture { host: host.to_owned(), left: read("out")?, delivered: read("in")? })
 }

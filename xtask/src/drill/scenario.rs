@@ -49,6 +49,8 @@ pub(super) struct Outcome {
     /// Status documents of survivors, after each loss.
     pub(super) takeovers: Vec<Value>,
     pub(super) protected: u32,
+    /// When the load was over. What hosts do while their world is taken down is no evidence.
+    pub(super) ended: u64,
     /// The first primary's own account of where the time of its outputs went, after the first window.
     pub(super) latency: Value,
 }
@@ -147,6 +149,7 @@ pub(super) fn play(
         let stopped = client.stop();
         course.and(stopped)
     })?;
+    stage.outcome.ended = monotonic_ns();
     world.flush_captures()?;
     steps.done("load ended");
     Ok(stage.outcome)
