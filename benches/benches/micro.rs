@@ -83,8 +83,9 @@ fn seal(c: &mut Criterion) {
 
 /// What a primary sends for one request: a mark, the time, a frame and the mark after it.
 fn log_message() -> Message {
-    let mark =
-        |index, exits| LogItem::RunTo(Position { index, place: Place::Exit { exits, kind: ExitKind::Halt } });
+    let mark = |index, exits| {
+        LogItem::RunTo(Position { index, place: Place::Exit { exits, kind: ExitKind::Halt }, dirtied: 0 })
+    };
     let placed = [Event::Time(1_000_000), Event::Frame(7)].map(LogItem::Place);
     let mut items = vec![mark(1, 300)];
     items.extend(placed);

@@ -46,12 +46,16 @@ impl Machine for Sleeper {
         self.run()
     }
 
-    fn find(&mut self, _: Landing) -> Result<Stop, MachineFailure> {
+    fn find(&mut self, _: Landing, _: u32) -> Result<Stop, MachineFailure> {
         Ok(Stop::Missed)
     }
 
     fn protect(&mut self, _: &[Page]) -> Result<(), MachineFailure> {
         Err(MachineFailure("a sleeper has no landings".to_owned()))
+    }
+
+    fn first_stores(&mut self) -> Result<u64, MachineFailure> {
+        Ok(0)
     }
 
     fn open_pages(&mut self) -> Result<Vec<Page>, MachineFailure> {
@@ -84,6 +88,10 @@ impl Machine for Sleeper {
 
     fn next_deadline(&self) -> Option<Ns> {
         None
+    }
+
+    fn run_time(&self) -> Ns {
+        0
     }
 
     fn guest_now(&self) -> Ns {

@@ -48,8 +48,11 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let item =
-            LogItem::RunTo(Position { index: 7, place: Place::Exit { exits: 300, kind: ExitKind::Halt } });
+        let item = LogItem::RunTo(Position {
+            index: 7,
+            place: Place::Exit { exits: 300, kind: ExitKind::Halt },
+            dirtied: 5,
+        });
         let bytes = encode(&item);
         assert_eq!(
             bytes,
@@ -59,6 +62,7 @@ mod tests {
                 0, 0, 0, 0, // Exit
                 44, 1, 0, 0, 0, 0, 0, 0, // exits
                 3, 0, 0, 0, // Halt
+                5, 0, 0, 0, // dirtied
             ]
         );
         assert_eq!(decode::<LogItem>(&bytes), Ok(item));

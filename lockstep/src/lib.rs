@@ -30,4 +30,4 @@ pub mod wire;
 pub type Ns = u64;
 
 /// Version of the wire protocol: both hosts must speak the same one.
-pub const WIRE_VERSION: u16 = 1;
+pub const WIRE_VERSION: u16 = 2;

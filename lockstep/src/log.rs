@@ -79,6 +79,9 @@ pub struct Position {
     pub index: u64,
     /// How to find it.
     pub place: Place,
+    /// How many pages were first written between the position before and this one, as the primary counted: a hint
+    /// of how long a secondary need not look. Processors may differ by a few.
+    pub dirtied: u32,
 }
 
 /// Number of an epoch since the fill, from 1.

@@ -9,6 +9,9 @@ use crate::log::{Effect, Epoch, Event, ExitKind, FrameId, LogItem, Page, Positio
 /// Size of a page in bytes.
 pub const PAGE_SIZE: usize = 4096;
 
+/// Most delays that one seal tells of.
+pub const DELAYS_MAX: usize = 64;
+
 /// The bytes of one page.
 pub type PageBytes = [u8; PAGE_SIZE];
 
@@ -81,16 +84,21 @@ pub trait Machine {
     /// As `run`.
     fn seek(&mut self) -> Result<Stop, MachineFailure>;
     /// As `run`, towards a landing that another machine found, from the last common position on. To be called
-    /// again until it is reached or missed.
+    /// again until it is reached or missed. `unseen`: so many first stores to other pages come before it for certain.
     ///
     /// # Errors
     /// As `run`.
-    fn find(&mut self, landing: Landing) -> Result<Stop, MachineFailure>;
+    fn find(&mut self, landing: Landing, unseen: u32) -> Result<Stop, MachineFailure>;
     /// Makes pages clean again, at a common position; they stay in the log of `take_dirty`.
     ///
     /// # Errors
     /// When a page is beyond memory, or the host cannot.
     fn protect(&mut self, pages: &[Page]) -> Result<(), MachineFailure>;
+    /// How often a clean page was written, since any beginning; 0 for ever without landings.
+    ///
+    /// # Errors
+    /// When the host cannot tell.
+    fn first_stores(&mut self) -> Result<u64, MachineFailure>;
     /// Pages that are not clean, in the order of their first stores.
     ///
     /// # Errors
@@ -111,6 +119,9 @@ pub trait Machine {
     fn outstanding_disk(&self) -> Vec<Effect>;
     /// When a device next needs the time, in guest virtual time.
     fn next_deadline(&self) -> Option<Ns>;
+    /// How long the guest has run, in nanoseconds of processor time since any beginning. How long a place may be
+    /// looked for is counted by this: a guest that gets no processor is not one that has no place.
+    fn run_time(&self) -> Ns;
     /// Guest virtual time as last placed.
     fn guest_now(&self) -> Ns;
     /// Size of memory in pages.
@@ -290,6 +301,9 @@ pub struct Sealed {
     pub changed: Vec<(Page, u128)>,
     /// Pages written in the epoch, changed or not.
     pub dirty: u32,
+    /// Host time from something being due to the landing that was found for it, of each landing since the last
+    /// seal; of the first [`DELAYS_MAX`] only.
+    pub delays: Vec<Ns>,
 }
 
 /// What the machine tells. In order.

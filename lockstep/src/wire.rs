@@ -277,8 +277,8 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let bytes = stream(&[(FrameKind::Heartbeat, vec![]), (FrameKind::Message, vec![0xAB])]);
-        let first = [b'T', b'W', b'R', b'L', 1, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        let second = [b'T', b'W', b'R', b'L', 1, 0, 3, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+        let first = [b'T', b'W', b'R', b'L', 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let second = [b'T', b'W', b'R', b'L', 2, 0, 3, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
         assert_eq!(bytes[..20], first);
         assert_eq!(bytes[20..24], crc32fast::hash(&first).to_le_bytes());
         assert_eq!(bytes[24..44], second);
@@ -306,7 +306,7 @@ mod tests {
     fn another_version_is_named() {
         let error = decode(&with_header_field(4, &[9, 0]), 64).1.expect("refused");
         assert_eq!(error, WireError::Version { ours: WIRE_VERSION, theirs: 9 });
-        assert!(error.to_string().contains("wire version 9, this host speaks 1"), "{error}");
+        assert!(error.to_string().contains("wire version 9, this host speaks 2"), "{error}");
     }
 
     #[test]

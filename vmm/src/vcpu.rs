@@ -54,8 +54,9 @@ pub(crate) enum VmEntry {
     /// Run the guest, but stop with [`VmExit::Landing`] at the first landing.
     Seek,
     /// Run the guest, but stop with [`VmExit::Landing`] at this one, or with [`VmExit::Missed`]. The page is
-    /// protected first, unless this goes on with the last entry's search.
-    Find(Landing),
+    /// protected first, unless this goes on with the last entry's search. So many first stores to other pages
+    /// come before it and need not be looked at.
+    Find(Landing, u32),
     /// Finish the instruction that made the last exit. The guest does *not* go on after it, so that the
     /// registers can be read.
     Complete(Answer),
@@ -138,6 +139,8 @@ pub(crate) trait Vcpu: Send {
     fn protect(&mut self, pages: &[u32]) -> Result<(), VcpuError>;
     /// Pages that are not clean, in the order of their first stores.
     fn open_pages(&mut self) -> Result<Vec<u32>, VcpuError>;
+    /// How often a clean page was written, since the beginning; 0 for ever without landings.
+    fn first_stores(&mut self) -> Result<u64, VcpuError>;
     /// Enters the guest or finishes the last exit's instruction.
     fn run(&mut self, entry: VmEntry) -> Result<VmExit, VcpuError>;
     /// A handle that stops a running [`VmEntry::Run`] from another thread.

@@ -79,8 +79,7 @@ pub(crate) fn run(args: &LandingArgs) -> anyhow::Result<ExitCode> {
 
 /// Builds and runs the example; its output is passed through.
 pub(crate) fn carry_out(count: u32, seed: u64) -> anyhow::Result<Verdict> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
+    let mut build = crate::cargo::cargo();
     build.current_dir(workspace()).args(["build", "--quiet", "--package", "vmm", "--example", "landing"]);
     ensure!(build.status().context("starting cargo")?.success(), "the example does not build: see above");
 

@@ -1,5 +1,6 @@
 //! Developer tasks: `./xtask.sh drill`, `./xtask.sh test`, and what they are made of.
 
+mod cargo;
 mod drill;
 mod interrupt;
 mod landing;

@@ -1,11 +1,12 @@
 //! `test`: everything that must hold before a change goes in.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use serde_json::Value;
 
+use crate::cargo::outside;
 use crate::drill::{self, workspace};
 use crate::landing::{self, Verdict};
 use crate::setup;
@@ -126,7 +127,7 @@ fn landings() -> Verdict {
 fn execute(name: &str, argv: &[String]) -> anyhow::Result<bool> {
     println!("== {name}: {}", argv.join(" "));
     let begin = Instant::now();
-    let status = Command::new(&argv[0]).args(&argv[1..]).current_dir(workspace()).status();
+    let status = outside(&argv[0]).args(&argv[1..]).current_dir(workspace()).status();
     let status = status.with_context(|| format!("starting {}", argv[0]))?;
     println!(
         "== {name}: {} after {:.0} s",

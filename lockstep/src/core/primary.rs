@@ -21,6 +21,11 @@ const PART: usize = 512 << 10;
 const RETAINED_MAX: usize = 50_000;
 /// Bytes of effects that may wait before the guest is stalled.
 const WAITING_BYTES_MAX: usize = 32 << 20;
+/// A secondary that had this much left to replay when a seal came is waited for: both run equally fast, so that it
+/// would stay behind for ever, and every output with it.
+const BEHIND_MAX: Ns = 500_000;
+/// The guest is never held for longer at once.
+const THROTTLE_MAX: Ns = 20_000_000;
 /// Input frames that may wait for a position; more are dropped, as a full receive ring would.
 const EARLY_MAX: usize = 1024;
 
@@ -43,6 +48,8 @@ pub(super) struct Primary {
     /// Since when something waits for an acknowledgement.
     waiting_since: Option<Ns>,
     stalled: bool,
+    /// The guest stands still until then, for the secondary to catch up.
+    throttled: Option<Ns>,
     ending: Option<Ending>,
 }
 
@@ -107,6 +114,7 @@ impl Primary {
             began: None,
             waiting_since: None,
             stalled: ctx.disk_pressed,
+            throttled: None,
             ending: alone.ending,
         }
     }
@@ -153,7 +161,7 @@ impl Primary {
             _ => None,
         };
         let ending = self.ending.as_ref().and_then(Ending::deadline);
-        [silence, progress, epoch, retry, ending].into_iter().flatten().min()
+        [silence, progress, epoch, retry, ending, self.throttled].into_iter().flatten().min()
     }
 
     pub(super) fn step(mut self: Box<Self>, ctx: &mut Ctx, input: Input) -> Role {
@@ -201,6 +209,9 @@ impl Primary {
         }
         if self.may_seal() && self.began.is_some_and(|began| ctx.now >= began + timing.epoch) {
             self.ask_seal(ctx);
+        }
+        if self.throttled.take_if(|until| ctx.now >= *until).is_some() {
+            self.after(ctx);
         }
         if let Protection::Recording { record, expect, ticket, retry_at, .. } = &mut self.protection
             && retry_at.is_some_and(|at| ctx.now >= at)
@@ -360,6 +371,7 @@ impl Primary {
         }
         let bytes = self.current.bytes() + self.sealed.as_ref().map_or(0, |sealed| sealed.effects.bytes());
         let full = self.retained.len() > RETAINED_MAX || bytes > WAITING_BYTES_MAX || ctx.disk_pressed;
+        let full = full || self.throttled.is_some();
         if full != self.stalled {
             self.stalled = full;
             ctx.machine(Command::Stall(full));
@@ -476,6 +488,10 @@ impl Primary {
         self.waiting_since = None;
         self.count_ack(ctx, &sealed);
         measure(ctx, &sealed, replay, compare);
+        if replay > BEHIND_MAX {
+            self.throttled = Some(ctx.now + (replay - BEHIND_MAX).min(THROTTLE_MAX));
+            ctx.counters.epochs.throttled += 1;
+        }
         ctx.machine(Command::Commit(epoch));
         self.trim(epoch, &sealed.effects.placed);
         let SealedEpoch { effects, .. } = sealed;

@@ -44,6 +44,8 @@ pub struct EpochCounters {
     pub pages_shipped: u64,
     /// Bytes shipped in repairs.
     pub bytes_shipped: u64,
+    /// Times that the guest was held for the secondary to catch up.
+    pub throttled: u64,
     /// Pages written in sealed epochs.
     pub pages_dirty: u64,
 }

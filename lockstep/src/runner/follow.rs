@@ -21,9 +21,15 @@ pub(super) struct Following {
     skipped: Vec<FrameId>,
     reads: BTreeMap<(u8, u64), (bool, Vec<u8>)>,
     draining: bool,
+    /// Of the first stores that the primary counted before a landing, so many are looked at.
+    margin: u32,
     /// Guest time as last placed, and the host time at which it arrived.
     time: Option<(Ns, Ns)>,
 }
+
+/// The margin starts here, doubles with each landing that was missed, and shrinks by one with each that was not.
+const MARGIN_MIN: u32 = 4;
+const MARGIN_MAX: u32 = 1024;
 
 enum Phase {
     /// Takes the next entry.
@@ -63,6 +69,7 @@ impl Following {
             skipped: Vec::new(),
             reads: BTreeMap::new(),
             draining: false,
+            margin: MARGIN_MIN,
             time: None,
         }
     }
@@ -73,9 +80,9 @@ impl Following {
     }
 
     /// Frames that have arrived and were not placed here are placed next, in the order of their arrival.
-    pub(super) fn into_live(self) -> Live {
+    pub(super) fn into_live(self, limits: &Limits) -> Live {
         let frame = |(id, (nic, frame))| Delivery::Frame { id, nic, frame };
-        Live::with_deliveries(self.early.into_iter().map(frame).collect())
+        Live::with_deliveries(self.early.into_iter().map(frame).collect(), limits)
     }
 
     /// Guest time stands still from here.
@@ -253,7 +260,7 @@ impl<M: Machine> Runner<M> {
         if follow.draining {
             return Ok(());
         }
-        let position = Position { index: 0, place: Place::Exit { exits, kind: ExitKind::Halt } };
+        let position = Position { index: 0, place: Place::Exit { exits, kind: ExitKind::Halt }, dirtied: 0 };
         #[cfg(feature = "sabotage")]
         if self.limits.forget_dirty_page {
             self.ledger.forget_last_dirty(&mut self.machine)?;
@@ -333,16 +340,20 @@ impl<M: Machine> Runner<M> {
             self.lose(position, why, reports);
             return Ok(Wait::Again);
         }
-        match self.machine.find(landing)? {
+        let Mode::Following(follow) = &mut self.mode else { return Ok(Wait::Command) };
+        let unseen = position.dirtied.saturating_sub(1).saturating_sub(follow.margin);
+        match self.machine.find(landing, unseen)? {
             Stop::Kicked => {}
             Stop::Exit(_) => {
                 self.exits += 1;
                 self.take_followed_effects(reports);
             }
-            Stop::Landing(_) if self.exits == target => {
-                self.following(|follow| follow.phase = Phase::Reading);
-            }
+            Stop::Landing(_) if self.exits == target => self.following(|follow| {
+                follow.margin = follow.margin.saturating_sub(1).max(MARGIN_MIN);
+                follow.phase = Phase::Reading;
+            }),
             Stop::Landing(_) | Stop::Missed => {
+                self.following(|follow| follow.margin = (follow.margin * 2).min(MARGIN_MAX));
                 let why = format!("the store to page {:#x} at {:#x} did not come", landing.page, landing.rip);
                 self.lose(position, why, reports);
             }
@@ -403,7 +414,7 @@ impl<M: Machine> Runner<M> {
 
     fn lose_at_last_position(&mut self, why: String, reports: &mut Vec<Report>) {
         let place = Place::Exit { exits: self.exits, kind: ExitKind::Halt };
-        self.lose(Position { index: 0, place }, why, reports);
+        self.lose(Position { index: 0, place, dirtied: 0 }, why, reports);
     }
 
     fn lose(&mut self, at: Position, why: String, reports: &mut Vec<Report>) {

@@ -97,6 +97,7 @@ impl Ledger {
             digest,
             changed: changed.iter().map(|(page, digest)| (*page, *digest)).collect(),
             dirty: u32::try_from(written.len()).unwrap_or(u32::MAX),
+            delays: Vec::new(),
         };
         self.open = Some(Open { epoch, digest, exits, state, changed, written });
         Ok(sealed)

@@ -5,11 +5,14 @@ use std::collections::VecDeque;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::clock::GuestClock;
+use super::search::{Search, SeekLimit};
 use super::warm::Warm;
 use super::{Limits, Mode, Runner, Wait};
 use crate::Ns;
 use crate::log::{Effect, Event, ExitKind, LogItem, Place, Position};
-use crate::machine::{Command, Delivery, Landing, Machine, MachineFailure, Report, Stimulus, Stop};
+use crate::machine::{
+    Command, DELAYS_MAX, Delivery, Landing, Machine, MachineFailure, Report, Stimulus, Stop,
+};
 
 /// Deliveries that may wait for a guest that runs alone.
 const DELIVERIES_MAX: usize = 1024;
@@ -27,7 +30,13 @@ pub(super) struct Live {
     stops: u64,
     warm: Warm,
     /// Something is due and no position has come since then.
-    seeking_since: Option<Ns>,
+    search: Option<Search>,
+    seek_limit: SeekLimit,
+    /// How long after the last announced position a mark is sought, in a guest without exits: less while landings
+    /// do not come, because later there are still fewer.
+    land: Ns,
+    /// How long landings of this epoch were sought for.
+    delays: Vec<Ns>,
     /// Host time of the last published guest time.
     published: Ns,
     /// The guest asked for a reset or power-off: it is not entered again.
@@ -59,10 +68,12 @@ struct Log {
     /// The stop that was announced last.
     announced: u64,
     announced_at: Ns,
+    /// The machine's count there.
+    first_stores: u64,
 }
 
 impl Live {
-    pub(super) fn alone() -> Self {
+    pub(super) fn alone(limits: &Limits) -> Self {
         Live {
             log: None,
             deliveries: VecDeque::new(),
@@ -71,18 +82,37 @@ impl Live {
             at: Some(At::START),
             stops: 0,
             warm: Warm::default(),
-            seeking_since: None,
+            search: None,
+            seek_limit: SeekLimit::new(limits.seek),
+            land: limits.land,
+            delays: Vec::new(),
             published: 0,
             ended: false,
         }
     }
 
-    pub(super) fn with_deliveries(deliveries: VecDeque<Delivery>) -> Self {
-        Live { deliveries, ..Live::alone() }
+    pub(super) fn with_deliveries(deliveries: VecDeque<Delivery>, limits: &Limits) -> Self {
+        Live { deliveries, ..Live::alone(limits) }
     }
 
     pub(super) fn without_log(self) -> Self {
         Live { log: None, seal_wanted: false, stalled: false, ..self }
+    }
+
+    /// A place came, so that nothing is sought any longer.
+    fn found(&mut self, run_time: Ns, now: Ns) {
+        let Some(search) = self.search.take() else { return };
+        self.seek_limit.found(&search, run_time);
+        if matches!(self.at, Some(At::Landing(_))) && self.delays.len() < DELAYS_MAX {
+            self.delays.push(now.saturating_sub(search.since));
+        }
+    }
+
+    /// None came.
+    fn failed(&mut self, limits: &Limits) {
+        self.seek_limit.failed();
+        self.warm.failed();
+        self.land = (self.land / 2).max(limits.land / 4);
     }
 
     fn due<M: Machine>(&self, machine: &M, clock: GuestClock, now: Ns) -> bool {
@@ -91,9 +121,9 @@ impl Live {
     }
 
     /// When a guest that runs without exits is to be stopped for a mark alone, so that the secondary can follow.
-    fn mark_at<M: Machine>(&self, machine: &M, limits: &Limits) -> Option<Ns> {
+    fn mark_at<M: Machine>(&self, machine: &M) -> Option<Ns> {
         let log = self.log.as_ref().filter(|_| machine.has_landings());
-        log.map(|log| log.announced_at + limits.land)
+        log.map(|log| log.announced_at + self.land)
     }
 
     /// `blocked`: an epoch is sealed and unacknowledged, so that no other can end; its commit comes as a
@@ -105,12 +135,12 @@ impl Live {
         limits: &Limits,
         blocked: bool,
     ) -> Option<Ns> {
-        if let Some(since) = self.seeking_since {
-            return (!blocked).then_some(since + limits.seek);
+        if let Some(search) = &self.search {
+            return (!blocked).then_some(search.check_at);
         }
         let timer = machine.next_deadline().and_then(|deadline| clock.host_time_of(deadline));
         let heartbeat = Some(self.published + limits.heartbeat);
-        let mark = self.mark_at(machine, limits);
+        let mark = self.mark_at(machine);
         timer.into_iter().chain(heartbeat).chain(mark).min()
     }
 }
@@ -150,10 +180,16 @@ impl<M: Machine> Runner<M> {
         self.machine.reevaluate();
         self.exits = 0;
         self.epoch = 1;
-        live.log = Some(Log { index: 0, announced: 0, announced_at: now });
+        live.log = Some(Log {
+            index: 0,
+            announced: 0,
+            announced_at: now,
+            first_stores: self.machine.first_stores()?,
+        });
         live.at = Some(At::START);
         live.stops = 0;
-        live.seeking_since = None;
+        live.search = None;
+        live.delays.clear();
         reports.push(Report::FillFinished { pages, state });
         Ok(())
     }
@@ -170,7 +206,7 @@ impl<M: Machine> Runner<M> {
             return Ok(Wait::Command);
         }
         if self.machine.waits() {
-            self.announce_idle(now, reports);
+            self.announce_idle(now, reports)?;
             let deadline = self.machine.next_deadline().and_then(|guest| self.clock.host_time_of(guest));
             return Ok(deadline.map_or(Wait::Command, Wait::Until));
         }
@@ -181,7 +217,7 @@ impl<M: Machine> Runner<M> {
     fn attend(&mut self, place: Place, now: Ns, reports: &mut Vec<Report>) -> Result<(), MachineFailure> {
         self.seal_if_wanted(place, now, reports)?;
         let Mode::Live(live) = &mut self.mode else { return Ok(()) };
-        live.seeking_since = None;
+        live.found(self.machine.run_time(), now);
         let stale = now >= live.published + self.limits.mark && !self.machine.waits();
         if stale || live.due(&self.machine, self.clock, now) {
             self.place_due(place, now, reports)?;
@@ -189,7 +225,12 @@ impl<M: Machine> Runner<M> {
             && log.announced != live.stops
             && now >= log.announced_at + self.limits.mark
         {
-            reports.push(Report::Log(vec![log.announce(live.stops, place, now)]));
+            reports.push(Report::Log(vec![log.announce(
+                live.stops,
+                place,
+                self.machine.first_stores()?,
+                now,
+            )]));
         }
         Ok(())
     }
@@ -200,18 +241,20 @@ impl<M: Machine> Runner<M> {
         let Mode::Live(live) = &mut self.mode else { return Ok(false) };
         let heartbeat = now >= live.published + self.limits.heartbeat;
         let wanted = live.seal_wanted || heartbeat || live.due(&self.machine, self.clock, now);
-        let mark = live.mark_at(&self.machine, &self.limits).is_some_and(|at| now >= at);
+        let mark = live.stalled || live.mark_at(&self.machine).is_some_and(|at| now >= at);
         if !wanted && !mark {
             return Ok(false);
         }
         if live.log.is_some() {
-            let since = *live.seeking_since.get_or_insert(now);
-            if now < since + self.limits.seek || self.ledger.open_epoch().is_some() {
+            let ran = self.machine.run_time();
+            let search = live.search.get_or_insert_with(|| live.seek_limit.begin(ran, now));
+            if self.ledger.open_epoch().is_some() || !search.is_over(ran, now) {
                 return Ok(false);
             }
+            live.failed(&self.limits);
             if !wanted {
                 // No place for a mark alone: a loop that dirties nothing new. Again later.
-                live.seeking_since = None;
+                live.search = None;
                 if let Some(log) = &mut live.log {
                     log.announced_at = now;
                 }
@@ -224,7 +267,7 @@ impl<M: Machine> Runner<M> {
         self.machine.reevaluate();
         self.place_due(Place::Async { exits: self.exits }, now, reports)?;
         if let Mode::Live(live) = &mut self.mode {
-            live.seeking_since = None;
+            live.search = None;
             live.at = Some(At::START);
         }
         Ok(true)
@@ -246,10 +289,16 @@ impl<M: Machine> Runner<M> {
             live.stops += 1;
         }
         if log.announced != live.stops {
-            reports.push(Report::Log(vec![log.announce(live.stops, place, now)]));
+            reports.push(Report::Log(vec![log.announce(
+                live.stops,
+                place,
+                self.machine.first_stores()?,
+                now,
+            )]));
         }
-        let position = Position { index: log.index, place };
-        let sealed = self.ledger.seal(&mut self.machine, self.epoch, position, self.exits, true)?;
+        let position = Position { index: log.index, place, dirtied: 0 };
+        let mut sealed = self.ledger.seal(&mut self.machine, self.epoch, position, self.exits, true)?;
+        sealed.delays = std::mem::take(&mut live.delays);
         self.epoch += 1;
         reports.push(Report::Sealed(sealed));
         Ok(())
@@ -262,7 +311,7 @@ impl<M: Machine> Runner<M> {
         if let Some(log) = &mut live.log
             && log.announced != live.stops
         {
-            items.push(log.announce(live.stops, place, now));
+            items.push(log.announce(live.stops, place, self.machine.first_stores()?, now));
         }
         let time = self.clock.at(now).max(self.machine.guest_now());
         live.published = now;
@@ -276,22 +325,30 @@ impl<M: Machine> Runner<M> {
         if live.log.is_some() {
             reports.push(Report::Log(items));
         }
-        self.take_effects(now, reports);
+        self.take_effects(now, reports)?;
         Ok(())
     }
 
     /// An idle guest has nothing else to say: the secondary may come up to here.
-    fn announce_idle(&mut self, now: Ns, reports: &mut Vec<Report>) {
+    fn announce_idle(&mut self, now: Ns, reports: &mut Vec<Report>) -> Result<(), MachineFailure> {
         let exits = self.exits;
-        let Mode::Live(Live { log: Some(log), at: Some(at), stops, .. }) = &mut self.mode else { return };
+        let Mode::Live(Live { log: Some(log), at: Some(at), stops, .. }) = &mut self.mode else {
+            return Ok(());
+        };
         if log.announced != *stops {
-            reports.push(Report::Log(vec![log.announce(*stops, at.place(exits), now)]));
+            reports.push(Report::Log(vec![log.announce(
+                *stops,
+                at.place(exits),
+                self.machine.first_stores()?,
+                now,
+            )]));
         }
+        Ok(())
     }
 
     fn enter(&mut self, now: Ns, reports: &mut Vec<Report>) -> Result<Wait, MachineFailure> {
         let Mode::Live(live) = &mut self.mode else { return Ok(Wait::Command) };
-        let seek = live.seeking_since.is_some() && live.log.is_some() && self.machine.has_landings();
+        let seek = live.search.is_some() && live.log.is_some() && self.machine.has_landings();
         let stop = if seek { self.machine.seek()? } else { self.machine.run()? };
         live.at = match stop {
             Stop::Exit(kind) => Some(At::Exit(kind)),
@@ -310,7 +367,7 @@ impl<M: Machine> Runner<M> {
         }
         live.stops += 1;
         self.exits += 1;
-        self.take_effects(now, reports);
+        self.take_effects(now, reports)?;
         Ok(Wait::Again)
     }
 
@@ -324,9 +381,15 @@ impl<M: Machine> Runner<M> {
         let open = self.machine.open_pages()?;
         let Mode::Live(live) = &mut self.mode else { return Ok(Wait::Command) };
         live.stops += 1;
+        live.land = (live.land + live.land / 32).min(self.limits.land);
         let warm = live.warm.choose(&open, landing.page);
         let Some(log) = &mut live.log else { return Ok(Wait::Again) };
-        let mut items = vec![log.announce(live.stops, At::Landing(landing).place(self.exits), now)];
+        let mut items = vec![log.announce(
+            live.stops,
+            At::Landing(landing).place(self.exits),
+            self.machine.first_stores()?,
+            now,
+        )];
         if !warm.is_empty() {
             self.machine.protect(&warm)?;
             items.push(LogItem::Protect(warm));
@@ -335,13 +398,13 @@ impl<M: Machine> Runner<M> {
         Ok(Wait::Again)
     }
 
-    fn take_effects(&mut self, now: Ns, reports: &mut Vec<Report>) {
+    fn take_effects(&mut self, now: Ns, reports: &mut Vec<Report>) -> Result<(), MachineFailure> {
         let effects = self.machine.take_effects();
         if effects.is_empty() {
-            return;
+            return Ok(());
         }
         let exits = self.exits;
-        let Mode::Live(live) = &mut self.mode else { return };
+        let Mode::Live(live) = &mut self.mode else { return Ok(()) };
         let stops = live.stops;
         live.ended |= effects.iter().any(|effect| matches!(effect, Effect::Reset | Effect::PowerOff));
         // Replay may begin before the seal comes.
@@ -349,18 +412,27 @@ impl<M: Machine> Runner<M> {
             && log.announced != stops
             && effects.iter().any(Effect::is_output)
         {
-            reports.push(Report::Log(vec![log.announce(stops, at.place(exits), now)]));
+            reports.push(Report::Log(vec![log.announce(
+                stops,
+                at.place(exits),
+                self.machine.first_stores()?,
+                now,
+            )]));
         }
         reports.push(Report::Effects(effects));
+        Ok(())
     }
 }
 
 impl Log {
-    fn announce(&mut self, stop: u64, place: Place, now: Ns) -> LogItem {
+    /// `first_stores`: the machine's count.
+    fn announce(&mut self, stop: u64, place: Place, first_stores: u64, now: Ns) -> LogItem {
+        let dirtied = u32::try_from(first_stores.saturating_sub(self.first_stores)).unwrap_or(u32::MAX);
+        self.first_stores = first_stores;
         self.index += 1;
         self.announced = stop;
         self.announced_at = now;
-        LogItem::RunTo(Position { index: self.index, place })
+        LogItem::RunTo(Position { index: self.index, place, dirtied })
     }
 }
 

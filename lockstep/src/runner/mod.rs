@@ -12,6 +12,7 @@ mod clock;
 mod follow;
 mod ledger;
 mod live;
+mod search;
 #[cfg(test)]
 mod tests;
 mod warm;
@@ -39,7 +40,8 @@ pub enum Wait {
 /// Limits of the driver. All times are host nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// An event or seal that found no deterministic exit for this long ends the epoch asynchronously.
+    /// An event or seal that found no place for this long ends the epoch asynchronously. Guest run time, to begin
+    /// with: see `search.rs`.
     pub seek: Ns,
     /// A position is announced at least this often while the guest exits.
     pub mark: Ns,
@@ -164,7 +166,7 @@ impl<M: Machine> Runner<M> {
             Command::Boot => {
                 self.machine.boot()?;
                 self.clock = GuestClock::running(0, now);
-                self.mode = Mode::Live(Live::alone());
+                self.mode = Mode::Live(Live::alone(&self.limits));
             }
             Command::Pause if self.paused => {}
             Command::Pause => {
@@ -243,7 +245,7 @@ impl<M: Machine> Runner<M> {
             Mode::Live(live) => self.mode = Mode::Live(live.without_log()),
             Mode::Following(follow) => {
                 self.clock = follow.clock_at_takeover(&self.machine, now);
-                self.mode = Mode::Live(follow.into_live());
+                self.mode = Mode::Live(follow.into_live(&self.limits));
             }
             Mode::Idle => return,
         }

@@ -112,6 +112,8 @@ pub(crate) struct SimGuest {
     pub(crate) budget: u32,
     /// Steps taken since this was last reset.
     pub(crate) spent: u32,
+    /// Time that the guest has computed.
+    ran: Ns,
     /// As of the last `save`.
     pub(crate) saved: Option<Snapshot>,
 }
@@ -130,6 +132,7 @@ impl SimGuest {
             host,
             budget: u32::MAX,
             spent: 0,
+            ran: 0,
             saved: None,
         }
     }
@@ -170,6 +173,7 @@ impl SimGuest {
     fn exit(&mut self, kind: ExitKind) -> Stop {
         self.look = true;
         self.spent += 2;
+        self.ran += 2 * STEP;
         Stop::Exit(kind)
     }
 
@@ -185,6 +189,7 @@ impl SimGuest {
                     }
                     self.budget -= 1;
                     self.spent += 1;
+                    self.ran += STEP;
                     self.compute();
                 }
                 None
@@ -271,7 +276,7 @@ impl Machine for SimGuest {
         self.enter()
     }
 
-    fn find(&mut self, landing: Landing) -> Result<Stop, MachineFailure> {
+    fn find(&mut self, landing: Landing, _: u32) -> Result<Stop, MachineFailure> {
         self.stores.search(Search::For(landing));
         self.enter()
     }
@@ -281,8 +286,16 @@ impl Machine for SimGuest {
         Ok(())
     }
 
+    fn first_stores(&mut self) -> Result<u64, MachineFailure> {
+        Ok(self.stores.first_stores())
+    }
+
     fn open_pages(&mut self) -> Result<Vec<Page>, MachineFailure> {
         Ok(self.stores.open_pages())
+    }
+
+    fn run_time(&self) -> Ns {
+        self.ran
     }
 
     fn waits(&self) -> bool {

@@ -5,7 +5,9 @@ use lockstep::log::{Effect, ExitKind, Page};
 use lockstep::machine::{Landing, Machine, MachineFailure, PageBytes, Stimulus, Stop};
 use vmm::Vm;
 
-/// A virtual machine that obeys the pair.
+use crate::host::sys::thread_time_ns;
+
+/// A virtual machine that obeys the pair. It is used from one thread, whose processor time is the guest's.
 pub(super) struct PairMachine(pub(super) Vm);
 
 fn failure(error: impl std::error::Error) -> MachineFailure {
@@ -79,13 +81,17 @@ impl Machine for PairMachine {
         self.0.seek().map(reached).map_err(failure)
     }
 
-    fn find(&mut self, landing: Landing) -> Result<Stop, MachineFailure> {
+    fn find(&mut self, landing: Landing, unseen: u32) -> Result<Stop, MachineFailure> {
         let Landing { page, rip } = landing;
-        self.0.find(vmm::Landing { page, rip }).map(reached).map_err(failure)
+        self.0.find(vmm::Landing { page, rip }, unseen).map(reached).map_err(failure)
     }
 
     fn protect(&mut self, pages: &[Page]) -> Result<(), MachineFailure> {
         self.0.protect(pages).map_err(failure)
+    }
+
+    fn first_stores(&mut self) -> Result<u64, MachineFailure> {
+        self.0.first_stores().map_err(failure)
     }
 
     fn open_pages(&mut self) -> Result<Vec<Page>, MachineFailure> {
@@ -110,6 +116,10 @@ impl Machine for PairMachine {
 
     fn outstanding_disk(&self) -> Vec<Effect> {
         self.0.outstanding_disk().into_iter().map(effect).collect()
+    }
+
+    fn run_time(&self) -> Ns {
+        thread_time_ns()
     }
 
     fn next_deadline(&self) -> Option<Ns> {

@@ -22,10 +22,20 @@ pub(crate) struct Mark {
     pub landing: Landing,
     /// Deterministic exits since the last one.
     pub exits: u64,
+    /// Pages first written since the last one, this one's among them.
+    pub dirtied: u64,
     /// Digest of everything but memory.
     pub state: u128,
     /// Pages that are protected there.
     pub protected: Vec<u32>,
+}
+
+impl Mark {
+    /// Of these the second machine looks at none but the last few.
+    fn unseen(&self) -> u32 {
+        const LOOKED_AT: u64 = 4;
+        u32::try_from(self.dirtied.saturating_sub(1 + LOOKED_AT)).unwrap_or(u32::MAX)
+    }
 }
 
 /// A run of the first machine.
@@ -151,6 +161,7 @@ pub(crate) fn record(vm: &mut Vm, count: usize, seed: u64) -> Result<Recording, 
     let mut random = Random(seed);
     let (mut marks, mut delays, mut exits) = (Vec::with_capacity(count), Vec::with_capacity(count), 0);
     begin(vm)?;
+    let mut stores = first_stores(vm);
     while marks.len() < count {
         alarm.set(random.micros(200, 2200));
         while vm.run()? != Stop::Kicked {
@@ -168,7 +179,9 @@ pub(crate) fn record(vm: &mut Vm, count: usize, seed: u64) -> Result<Recording, 
         delays.push(due.elapsed());
         let open = vm.open_pages().expect("the ring works");
         let protected: Vec<u32> = open.into_iter().filter(|page| *page >= FIRST_OWN_PAGE).collect();
-        marks.push(Mark { landing, exits, state: state(vm), protected });
+        let dirtied = first_stores(vm) - stores;
+        stores += dirtied;
+        marks.push(Mark { landing, exits, dirtied, state: state(vm), protected });
         exits = 0;
         let protected = &marks[marks.len() - 1].protected;
         advance(vm, protected, marks.len());
@@ -179,11 +192,15 @@ pub(crate) fn record(vm: &mut Vm, count: usize, seed: u64) -> Result<Recording, 
 /// Runs on until the landing is reached or missed.
 pub(crate) fn find(vm: &mut Vm, landing: Landing) -> Result<Reached, RunError> {
     loop {
-        match vm.find(landing)? {
+        match vm.find(landing, 0)? {
             Reached::Stop(_) => {}
             reached => return Ok(reached),
         }
     }
+}
+
+fn first_stores(vm: &mut Vm) -> u64 {
+    vm.first_stores().expect("the ring works")
 }
 
 /// What both do at the mark with this number, from 1.
@@ -207,7 +224,7 @@ pub(crate) fn replay(
         alarm.set(random.micros(10, 1000));
         let mut exits = 0;
         loop {
-            match vm.find(mark.landing)? {
+            match vm.find(mark.landing, mark.unseen())? {
                 Reached::Stop(Stop::Kicked) => {}
                 Reached::Stop(_) => exits += 1,
                 Reached::Landing(_) => break,

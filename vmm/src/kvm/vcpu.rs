@@ -228,11 +228,18 @@ impl Vcpu for KvmVcpu {
         }
     }
 
+    fn first_stores(&mut self) -> Result<u64, VcpuError> {
+        match &mut self.log {
+            DirtyLog::Ring(landings) => landings.first_stores(&self.vm, &self.fd),
+            DirtyLog::Bitmap { .. } => Ok(0),
+        }
+    }
+
     fn run(&mut self, entry: VmEntry) -> Result<VmExit, VcpuError> {
         match entry {
             VmEntry::Run => self.enter_guest(None),
             VmEntry::Seek => self.enter_guest(Some(Quarry::Any)),
-            VmEntry::Find(landing) => self.enter_guest(Some(Quarry::This(landing))),
+            VmEntry::Find(landing, unseen) => self.enter_guest(Some(Quarry::This(landing, unseen))),
             VmEntry::Complete(answer) => self.complete(&answer),
         }
     }

@@ -46,18 +46,19 @@ impl Vm {
     }
 
     /// Runs to a landing that another machine found in the same execution, from the last common position on.
-    /// The first call protects the page. To be called again, with the same landing, until it is reached or
+    /// The first call protects the page. `unseen`: so many first stores to other pages come before it and need not
+    /// be looked at, which saves their exits; if there are fewer, the landing may be missed. To be called again, with the same landing, until it is reached or
     /// missed; [`Self::run`] in between begins the search anew.
     ///
     /// # Errors
     ///
     /// As [`Self::seek`]; [`RunError::NoSuchPage`], by which nothing is changed.
-    pub fn find(&mut self, landing: Landing) -> Result<Reached, RunError> {
+    pub fn find(&mut self, landing: Landing, unseen: u32) -> Result<Reached, RunError> {
         let pages = self.page_count();
         if landing.page >= pages {
             return Err(RunError::NoSuchPage { page: landing.page, pages });
         }
-        self.search(VmEntry::Find(landing))
+        self.search(VmEntry::Find(landing, unseen))
     }
 
     fn search(&mut self, entry: VmEntry) -> Result<Reached, RunError> {
@@ -80,6 +81,15 @@ impl Vm {
             return Err(DirtyError::NoSuchPage { page: *page, pages: count });
         }
         Ok(self.vcpu.protect(pages)?)
+    }
+
+    /// How often a clean page was written, since the machine was made; 0 for ever on a machine without landings.
+    ///
+    /// # Errors
+    ///
+    /// [`DirtyError`].
+    pub fn first_stores(&mut self) -> Result<u64, DirtyError> {
+        Ok(self.vcpu.first_stores()?)
     }
 
     /// Pages that are not clean: written, or at least made writable, since they were last protected; in the

@@ -43,6 +43,10 @@ impl Vcpu for Scripted {
     fn open_pages(&mut self) -> Result<Vec<u32>, VcpuError> {
         Ok(Vec::new())
     }
+    fn first_stores(&mut self) -> Result<u64, VcpuError> {
+        Ok(0)
+    }
+
     fn run(&mut self, entry: VmEntry) -> Result<VmExit, VcpuError> {
         let mut script = self.0.lock().expect("no panic");
         if !matches!(entry, VmEntry::Complete(_)) {
@@ -197,7 +201,7 @@ fn a_landing_is_a_place_for_an_interrupt_and_a_miss_is_none() {
     let landing = Landing { page: 7, rip: 0x40_0000 };
     let (mut vm, script) =
         interrupted(&[VmExit::Missed(landing), VmExit::Landing(landing), VmExit::Interrupted]);
-    assert_eq!(vm.find(landing).expect("runs"), Reached::Missed(landing));
+    assert_eq!(vm.find(landing, 0).expect("runs"), Reached::Missed(landing));
     set_ready(&script, true);
     assert_eq!(vm.seek().expect("runs"), Reached::Landing(landing));
     assert_eq!(outcome(&script), (true, vec![]), "a miss is no place");
@@ -209,7 +213,7 @@ fn a_landing_is_a_place_for_an_interrupt_and_a_miss_is_none() {
 fn a_landing_with_interrupts_off_asks_for_a_window() {
     let landing = Landing { page: 7, rip: 0x40_0000 };
     let (mut vm, script) = interrupted(&[VmExit::Landing(landing), VmExit::Window, VmExit::Halt]);
-    assert_eq!(vm.find(landing).expect("runs"), Reached::Landing(landing));
+    assert_eq!(vm.find(landing, 0).expect("runs"), Reached::Landing(landing));
     script.lock().expect("no panic").window = false;
     assert_eq!(vm.run().expect("runs"), Stop::Exit(ExitKind::Window));
     assert_eq!(outcome(&script), (true, vec![]));
@@ -222,7 +226,7 @@ fn a_landing_with_interrupts_off_asks_for_a_window() {
 fn pages_that_do_not_exist_are_refused() {
     let (mut vm, script) = interrupted(&[]);
     assert!(matches!(
-        vm.find(Landing { page: 256, rip: 0 }),
+        vm.find(Landing { page: 256, rip: 0 }, 0),
         Err(RunError::NoSuchPage { page: 256, pages: 256 })
     ));
     assert!(matches!(vm.protect(&[255, 256]), Err(DirtyError::NoSuchPage { page: 256, pages: 256 })));

@@ -45,11 +45,31 @@ fn a_store_by_another_instruction_is_a_miss() {
     b.save().expect("the machine can go on, as the repair that follows needs");
 }
 
+/// The landing after the first, with many more stores said to come before it than there are: the search wakes too late,
+/// and says so.
+#[test]
+fn a_search_that_looks_too_late_is_a_miss() {
+    let (Some(mut a), Some(mut b)) = (machine("late-a"), machine("late-b")) else { return };
+    let marks = record(&mut a, 5, 1).expect("the guest runs").marks;
+    assert!(replay(&mut b, &marks[..4], None, 2).expect("the guest runs").missed.is_none());
+    let landing = marks[4].landing;
+    // The kernel pushes some pages more than once, so it takes a good many to be late.
+    let unseen = 190;
+    assert!(marks[4].dirtied < 90, "{} stores come before it", marks[4].dirtied);
+    let reached = loop {
+        match b.find(landing, unseen).expect("the guest runs") {
+            Reached::Stop(_) => {}
+            reached => break reached,
+        }
+    };
+    assert!(matches!(reached, Reached::Missed(Landing { page, .. }) if page == landing.page), "{reached:?}");
+}
+
 #[test]
 fn pages_beyond_memory_are_refused() {
     let Some(mut vm) = machine("beyond") else { return };
     let pages = vm.page_count();
-    assert!(matches!(vm.find(Landing { page: pages, rip: 0 }), Err(RunError::NoSuchPage { .. })));
+    assert!(matches!(vm.find(Landing { page: pages, rip: 0 }, 0), Err(RunError::NoSuchPage { .. })));
     assert!(vm.protect(&[0, pages]).is_err());
     vm.protect(&[0, pages - 1]).expect("these exist");
 }

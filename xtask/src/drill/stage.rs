@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
 use guest_images::MicroOptions;
@@ -52,7 +51,7 @@ pub(crate) fn obstacle() -> Option<String> {
 /// Builds `twinrun` and the guest. A sabotaged build has a directory of its own: what ships never holds it.
 pub(super) fn build(sabotage: Option<Sabotage>) -> anyhow::Result<Built> {
     let target = target_dir()?;
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = crate::cargo::cargo();
     cargo.current_dir(workspace()).args(["build", "--quiet", "--package", "twinrun"]);
     let target = if sabotage == Some(Sabotage::ReleaseEarly) {
         let target = target.join("sabotage");

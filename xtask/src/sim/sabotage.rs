@@ -13,7 +13,7 @@ pub(super) fn run(args: &SimArgs) -> anyhow::Result<std::process::ExitCode> {
 
     let workspace = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     println!("[sim] building a program with the faults in it");
-    let mut command = std::process::Command::new("cargo");
+    let mut command = crate::cargo::cargo();
     command.args(["run", "--quiet", "--manifest-path", &format!("{workspace}/Cargo.toml")]);
     command.args(["--package", "xtask", "--features", "sabotage"]);
     command.args(["--target-dir", &format!("{workspace}/target/sabotage")]);

@@ -27,6 +27,7 @@ pub(super) struct Stores {
     /// The page of the store that the guest stands before: it stays open, or the guest would never get on.
     waiting: u64,
     search: Search,
+    first_stores: u64,
 }
 
 impl Stores {
@@ -50,6 +51,7 @@ impl Stores {
         {
             self.search = Search::Missed;
         }
+        self.first_stores += u64::from(clean);
         self.open |= 1 << page;
         self.waiting &= !(1 << page);
     }
@@ -69,6 +71,10 @@ impl Stores {
         self.open = self.waiting;
     }
 
+    pub(super) fn first_stores(&self) -> u64 {
+        self.first_stores
+    }
+
     pub(super) fn open_pages(&self) -> Vec<Page> {
         (0..super::PAGES).filter(|page| self.open & (1 << page) != 0).collect()
     }
@@ -85,6 +91,7 @@ impl Stores {
         if !stops {
             return None;
         }
+        self.first_stores += 1;
         // The waiting store is let through at the next entry.
         self.open |= 1 << page;
         self.waiting |= 1 << page;

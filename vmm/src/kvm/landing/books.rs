@@ -36,6 +36,8 @@ pub(super) struct Books {
     /// is the first store to it. KVM may push a page that is in it again (a second mapping of it, an emulated
     /// store), and such a push marks no first store.
     open: Bits,
+    /// How often a clean page was pushed.
+    first_stores: u64,
     /// The open pages in the order in which they became so.
     order: Vec<u32>,
     /// Page tables that were met since the log was last taken. The processor dirties them at moments of its
@@ -50,6 +52,7 @@ impl Books {
             pages,
             logged: Bits::new(pages),
             open: Bits::new(pages),
+            first_stores: 0,
             order: Vec::new(),
             tables: Bits::new(pages),
         }
@@ -61,6 +64,7 @@ impl Books {
         let was_clean = self.open.put(page, true);
         if was_clean {
             self.order.push(page);
+            self.first_stores += 1;
         }
         was_clean
     }
@@ -89,6 +93,11 @@ impl Books {
     /// Pages that the guest may write unnoticed, in the order of their first stores.
     pub(super) fn open_pages(&self) -> &[u32] {
         &self.order
+    }
+
+    /// How often a clean page was written, since the beginning.
+    pub(super) fn first_stores(&self) -> u64 {
+        self.first_stores
     }
 
     /// These pages are page tables.
@@ -122,6 +131,7 @@ mod tests {
         assert!(books.push(3));
         assert!(!books.push(129), "an open page is not clean");
         assert_eq!(books.open_pages(), [129, 3]);
+        assert_eq!(books.first_stores(), 2);
         books.protected(&[129]);
         assert_eq!(books.open_pages(), [3]);
         assert!(books.push(129), "a protected page is clean again");

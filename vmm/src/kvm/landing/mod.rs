@@ -63,7 +63,8 @@
 //! (a walk does), protecting it again would never let the guest get on.
 //!
 //! *Find* (the secondary; it knows page and RIP): protect the page, arm, run. The first store to that page
-//! decides. From the same RIP, it is the place. From another, the executions differ, and the answer is
+//! decides. The primary also says how many pages it saw written since the position before, and all but a margin
+//! of these may pass unseen: the ring is armed by so much lower, which saves most of the exits. From the same RIP, it is the place. From another, the executions differ, and the answer is
 //! *missed*. A push of that page without a store is passed by, and here the page *must* be protected again;
 //! should the same registers push it over and over, the guest cannot get on without it, and that is *missed*
 //! as well. So is a place that has not come after [`PASSES_MAX`] passes. Registers are not part of a place:
@@ -126,13 +127,18 @@ pub(super) enum Quarry {
     /// Any landing.
     Any,
     /// This one.
-    This(Landing),
+    This(Landing, Unseen),
 }
+
+/// First stores that come before the landing for certain: they need not be looked at.
+pub(super) type Unseen = u32;
 
 /// A search that goes on over several entries.
 #[derive(Debug)]
 struct Hunt {
     quarry: Quarry,
+    /// How many of these are still to come.
+    unseen: Unseen,
     passes: u32,
     /// Registers at the last push of the wanted page that was no store, and how often they came.
     repeated: Option<(kvm_regs, u32)>,
@@ -187,12 +193,17 @@ impl Landings {
         // A search that goes on may have a push that was not looked at yet, because a kick came first. The
         // ring is full then, and the guest is not entered before it was.
         if self.hunt.as_ref().is_none_or(|hunt| hunt.quarry != quarry) {
-            if let Quarry::This(landing) = quarry {
-                self.protect_all(vm, fd, &[landing.page])?;
+            let mut unseen = 0;
+            if let Quarry::This(landing, to_come) = quarry {
+                unseen = to_come;
+                self.harvest(vm, fd)?;
+                if self.books.is_open(landing.page) {
+                    self.protect_all(vm, fd, &[landing.page])?;
+                }
             }
-            self.arm(vm, fd)?;
+            self.arm(vm, fd, unseen)?;
             self.counts.armed += 1;
-            self.hunt = Some(Hunt { quarry, passes: 0, repeated: None });
+            self.hunt = Some(Hunt { quarry, unseen, passes: 0, repeated: None });
         }
         Ok(())
     }
@@ -214,16 +225,21 @@ impl Landings {
         };
         let exit = match hunt.quarry {
             Quarry::Any if heard == Heard::All => self.any(&fresh, registers),
-            Quarry::This(landing)
+            // It was among those that were not looked at: its store is over.
+            Quarry::This(landing, _) if over(&fresh, landing.page) => {
+                Some(VmExit::Missed(Landing { page: landing.page, rip: registers.regs.rip }))
+            }
+            Quarry::This(landing, _)
                 if heard == Heard::Lost || fresh.iter().any(|(page, _)| *page == landing.page) =>
             {
                 self.this(landing, &mut hunt, registers)
             }
-            Quarry::Any | Quarry::This(_) => None,
+            Quarry::Any | Quarry::This(..) => None,
         };
         if exit.is_some() {
             return Ok(exit);
         }
+        hunt.unseen = hunt.unseen.saturating_sub(u32::try_from(fresh.len()).unwrap_or(u32::MAX));
         self.pass(vm, fd, hunt, registers)
     }
 
@@ -292,7 +308,7 @@ impl Landings {
     ) -> Result<Option<VmExit>, VcpuError> {
         hunt.passes += 1;
         self.counts.passed += 1;
-        if let Quarry::This(landing) = hunt.quarry {
+        if let Quarry::This(landing, _) = hunt.quarry {
             if hunt.passes > PASSES_MAX {
                 return Ok(Some(VmExit::Missed(Landing { page: landing.page, rip: registers.regs.rip })));
             }
@@ -300,7 +316,7 @@ impl Landings {
                 self.protect_all(vm, fd, &[landing.page])?;
             }
         }
-        self.arm(vm, fd)?;
+        self.arm(vm, fd, hunt.unseen)?;
         self.hunt = Some(hunt);
         Ok(None)
     }
@@ -341,6 +357,12 @@ impl Landings {
         Ok(open.filter(|page| !self.books.is_table(*page)).collect())
     }
 
+    /// How often a clean page was written, since the beginning.
+    pub(super) fn first_stores(&mut self, vm: &VmFd, fd: &VcpuFd) -> Result<u64, VcpuError> {
+        self.harvest(vm, fd)?;
+        Ok(self.books.first_stores())
+    }
+
     /// The state is replaced: whatever was looked for, it is elsewhere now.
     pub(super) fn forget(&mut self) {
         self.waiting.clear();
@@ -377,9 +399,10 @@ impl Landings {
         Ok(())
     }
 
-    fn arm(&mut self, vm: &VmFd, fd: &VcpuFd) -> Result<(), VcpuError> {
+    fn arm(&mut self, vm: &VmFd, fd: &VcpuFd, unseen: Unseen) -> Result<(), VcpuError> {
         let Landings { ring, pages, books, .. } = self;
-        let heard = ring.arm(&mut Line { vm, fd, pages }, |page| _ = books.push(page)).map_err(failed)?;
+        let heard =
+            ring.arm(&mut Line { vm, fd, pages }, unseen, |page| _ = books.push(page)).map_err(failed)?;
         self.note(heard);
         Ok(())
     }
@@ -397,6 +420,13 @@ impl Landings {
             self.books.push_all();
         }
     }
+}
+
+/// Whether the page is among those pushed, and not the last: the guest is past the store.
+fn over(fresh: &[(u32, bool)], page: u32) -> bool {
+    fresh
+        .split_last()
+        .is_some_and(|(last, before)| last.0 != page && before.iter().any(|(pushed, _)| *pushed == page))
 }
 
 fn failed(error: RingError<io::Error>) -> VcpuError {

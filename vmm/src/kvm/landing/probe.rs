@@ -87,7 +87,7 @@ fn lands(privilege: Privilege) -> Result<bool, VmError> {
             return Ok(false);
         }
         vcpu.protect(&[FIRST.page])?;
-        if vcpu.run(VmEntry::Find(THIRD))? != VmExit::Landing(THIRD) {
+        if vcpu.run(VmEntry::Find(THIRD, 0))? != VmExit::Landing(THIRD) {
             return Ok(false);
         }
         Ok(matches!(vcpu.run(VmEntry::Run)?, VmExit::MmioWrite { addr: END, .. }))

@@ -130,15 +130,18 @@ impl Ring {
         Ok(Heard::Lost)
     }
 
-    /// One push away from an exit. `page` hears of pages pushed before.
+    /// As many pushes away from an exit as shall pass unseen, up to [`ARMED`], and one. `page` hears of pages
+    /// pushed before.
     pub(super) fn arm<K: RingKernel>(
         &mut self,
         kernel: &mut K,
+        unseen: u32,
         page: impl FnMut(u32),
     ) -> Result<Heard, RingError<K::Error>> {
         let heard = self.harvest(kernel, page)?;
-        self.lower(kernel, ARMED)?;
-        self.raise(kernel, ARMED)?;
+        let level = ARMED.saturating_sub(unseen);
+        self.lower(kernel, level)?;
+        self.raise(kernel, level)?;
         Ok(heard)
     }
 

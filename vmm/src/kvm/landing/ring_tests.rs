@@ -147,7 +147,7 @@ fn apply(ring: &mut Ring, model: &mut Model, step: Step) -> Result<(), TestCaseE
             }
         }
         Step::Arm => {
-            lost |= ring.arm(model, |page| _ = heard.insert(page)).expect("arms") == Heard::Lost;
+            lost |= ring.arm(model, 0, |page| _ = heard.insert(page)).expect("arms") == Heard::Lost;
             prop_assert_eq!(model.level(), ARMED);
             prop_assert_eq!(&before, &model.writable, "arming protects nothing");
             let clean = (0..PAGES).find(|page| !model.writable.contains(page));
@@ -213,6 +213,6 @@ fn a_kernel_that_pushes_less_is_noticed() {
         }
     }
     let (mut ring, mut kernel) = (Ring::default(), Lame(Model::new()));
-    assert_eq!(ring.arm(&mut kernel, |_| {}), Err(RingError::Level { want: ARMED, got: 2 }));
+    assert_eq!(ring.arm(&mut kernel, 0, |_| {}), Err(RingError::Level { want: ARMED, got: 2 }));
     assert_eq!(ring.protect(&mut kernel, &[7, 8]), Err(RingError::Reset { left: 2 }));
 }
