@@ -1,0 +1,18 @@
+//! The small chips that a PC has had since the AT.
+//!
+//! Each is a state machine of its own and knows neither the others nor the bus. Accesses are of one byte and
+//! name the port by its absolute number, out of the ones in the table; the platform takes wider accesses
+//! apart. A chip that depends on time is given the virtual time with each access. What comes out is the byte
+//! read, an [`Effect`](crate::Effect) of a write, and the levels of interrupt lines, which the platform asks
+//! for after each access and stimulus and hands on.
+//!
+//! | chip | ports | out |
+//! |---|---|---|
+//! | [`pic::Pic`] | 0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1 | INTR to the processor, and a vector when it answers |
+//!
+//! Every chip has `validate`: decoding restores any combination of values, a chip only reaches some.
+
+pub(crate) mod pic;
+
+#[cfg(test)]
+mod harness;
