@@ -11,11 +11,13 @@
 //! | [`pic::Pic`] | 0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1 | INTR to the processor, and a vector when it answers |
 //! | [`pit::Pit`] | 0x40 to 0x43, 0x61 | rises of IRQ0 and its level; a deadline |
 //! | [`uart::Uart`] | 0x3f8 to 0x3ff | bytes for the console, the level of IRQ4; takes bytes from the console |
+//! | [`rtc::Rtc`] | 0x70, 0x71 | the level of IRQ8; a deadline |
 //!
 //! Every chip has `validate`: decoding restores any combination of values, a chip only reaches some.
 
 pub(crate) mod pic;
 pub(crate) mod pit;
+pub(crate) mod rtc;
 pub(crate) mod uart;
 
 #[cfg(test)]
