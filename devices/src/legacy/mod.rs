@@ -12,9 +12,11 @@
 //! | [`pit::Pit`] | 0x40 to 0x43, 0x61 | rises of IRQ0 and its level; a deadline |
 //! | [`uart::Uart`] | 0x3f8 to 0x3ff | bytes for the console, the level of IRQ4; takes bytes from the console |
 //! | [`rtc::Rtc`] | 0x70, 0x71 | the level of IRQ8; a deadline |
+//! | [`i8042::I8042`] | 0x60, 0x64, 0x92 | the levels of IRQ1 and IRQ12, resets |
 //!
 //! Every chip has `validate`: decoding restores any combination of values, a chip only reaches some.
 
+pub(crate) mod i8042;
 pub(crate) mod pic;
 pub(crate) mod pit;
 pub(crate) mod rtc;
