@@ -2,9 +2,9 @@
 //!
 //! Each is a state machine of its own and knows neither the others nor the bus. Accesses are of one byte and
 //! name the port by its absolute number, out of the ones in the table; the platform takes wider accesses
-//! apart. A chip that depends on time is given the virtual time with each access. What comes out is the byte
-//! read, an [`Effect`](crate::Effect) of a write, and the levels of interrupt lines, which the platform asks
-//! for after each access and stimulus and hands on.
+//! apart. A chip that depends on time is given each new virtual time by `advance`, and the time with each access.
+//! What comes out is the byte read, an [`Effect`](crate::Effect) of a write, and the levels of interrupt lines,
+//! which the platform asks for after each access, stimulus and new time, and hands on.
 //!
 //! | chip | ports | out |
 //! |---|---|---|

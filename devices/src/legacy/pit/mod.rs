@@ -130,7 +130,8 @@ impl Pit {
         self.channels[0].out(self.pulse)
     }
 
-    /// Whether counter 0's OUT has risen since the last call: an edge of IRQ0, even if it is low again.
+    /// Whether counter 0's OUT has risen since the last call: an edge of IRQ0, even if it is low again. For such
+    /// an edge the platform lowers and raises the line before it sets it to [`out_0`](Self::out_0).
     pub(crate) fn take_rise(&mut self) -> bool {
         std::mem::take(&mut self.risen)
     }
@@ -140,12 +141,12 @@ impl Pit {
         self.channels[0].next_rise(self.pulse).map(time_of)
     }
 
-    /// Checks what decoding cannot: that this is a state which the timer can reach by `now`.
+    /// Checks what decoding cannot: that this is a state which the timer can reach by `now`, the time that it was
+    /// given last.
     pub(crate) fn validate(&self, now: Ns) -> Result<(), Invalid> {
-        let pulse_ok = (0..=pulse_at(now)).contains(&self.pulse);
         let gate_2 = self.system_control & GATE_2 != 0;
         let gates = self.channels.iter().map(Channel::gate).eq([true, true, gate_2]);
-        if pulse_ok
+        if self.pulse == pulse_at(now)
             && gates
             && self.system_control & !SYSTEM_CONTROL_WRITABLE == 0
             && self.channels.iter().all(|channel| channel.is_valid(self.pulse))

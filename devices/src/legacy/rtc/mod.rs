@@ -253,7 +253,8 @@ impl Rtc {
         self.bytes[usize::from(index / 32) % 4][usize::from(index % 32)] = value;
     }
 
-    /// Checks what decoding cannot: that this is a state which the clock can reach by `now`.
+    /// Checks what decoding cannot: that this is a state which the clock can reach by `now`, the time that it was
+    /// given last.
     pub(crate) fn validate(&self, now: Ns) -> Result<(), Invalid> {
         let divider_ok = match self.next_second {
             None => divider_is_reset(self.get(reg::A)),
@@ -264,7 +265,7 @@ impl Rtc {
             && (b & B_SET == 0 || b & B_UPDATE_INTERRUPT == 0)
             && self.get(reg::C) & !FLAGS == 0
             && self.get(reg::D) == D_VALID;
-        if self.now <= now && self.index < 128 && divider_ok && registers_ok {
+        if self.now == now && self.index < 128 && divider_ok && registers_ok {
             Ok(())
         } else {
             Err(Invalid("the real-time clock (MC146818) holds an impossible value"))
