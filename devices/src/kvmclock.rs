@@ -7,17 +7,13 @@
 use serde::{Deserialize, Serialize};
 use vm_memory::{Bytes, GuestAddress, Permissions};
 
-use crate::state::COUNT_MAX;
+use crate::state::{COUNT_MAX, Invalid};
 use crate::{Memory, Ns};
 
 /// MSR_KVM_WALL_CLOCK_NEW: the address of the wall clock structure, written once per write of the register.
 pub(crate) const MSR_WALL_CLOCK: u32 = 0x4b56_4d00;
 /// MSR_KVM_SYSTEM_TIME_NEW: the address of the time page, bit 0 enables it.
 pub(crate) const MSR_SYSTEM_TIME: u32 = 0x4b56_4d01;
-
-/// What the wall clock says of the moment of virtual time 0: 2026-01-01 00:00:00 UTC, in seconds. A constant,
-/// so that both hosts agree; corrections are the guest's business (NTP).
-const EPOCH_SECONDS: u32 = 1_767_225_600;
 
 const ENABLE: u64 = 1;
 /// `struct pvclock_vcpu_time_info`.
@@ -32,8 +28,10 @@ const SHIFT: i8 = -63;
 const FLAGS: u8 = 1;
 
 /// The clock's state.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KvmClock {
+    /// Wall-clock time at virtual time 0, in seconds since 1970.
+    wall_base_s: u32,
     system_time: u64,
     wall_clock: u64,
     /// Version of the page, always even: no reader runs while it is written.
@@ -43,6 +41,12 @@ pub(crate) struct KvmClock {
 }
 
 impl KvmClock {
+    /// A clock that no guest uses yet. `wall_base_s` is the wall-clock time at virtual time 0, in seconds since
+    /// 1970-01-01 00:00:00 UTC.
+    pub(crate) fn new(wall_base_s: u32) -> Self {
+        KvmClock { wall_base_s, system_time: 0, wall_clock: 0, version: 0, ignored: 0 }
+    }
+
     /// Updates that fell outside of memory.
     pub(crate) fn ignored(&self) -> u64 {
         self.ignored
@@ -62,7 +66,7 @@ impl KvmClock {
                 self.wall_clock = value;
                 let mut wall = [0; WALL_BYTES];
                 wall[0..4].copy_from_slice(&2u32.to_le_bytes());
-                wall[4..8].copy_from_slice(&EPOCH_SECONDS.to_le_bytes());
+                wall[4..8].copy_from_slice(&self.wall_base_s.to_le_bytes());
                 self.store(value, &wall, mem);
             }
             MSR_SYSTEM_TIME => {
@@ -102,8 +106,12 @@ impl KvmClock {
         stored
     }
 
-    /// Whether a decoded value is one that the registers can reach.
-    pub(crate) fn is_valid(&self) -> bool {
-        self.version.is_multiple_of(2) && self.ignored <= COUNT_MAX
+    /// Checks a decoded value.
+    pub(crate) fn validate(&self, wall_base_s: u32) -> Result<(), Invalid> {
+        if self.version.is_multiple_of(2) && self.ignored <= COUNT_MAX && self.wall_base_s == wall_base_s {
+            Ok(())
+        } else {
+            Err(Invalid("the paravirtual clock's version is odd, its count too large or its base another"))
+        }
     }
 }

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod event;
+mod ioapic;
 mod kvmclock;
 mod lapic;
 // Reached only by its own tests until the platform has ports for the chips.

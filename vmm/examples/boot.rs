@@ -80,7 +80,11 @@ fn main() -> Result<(), Failure> {
         memory_mib: options.memory_mib,
         kernel: options.kernel,
         cmdline: options.cmdline,
-        platform: PlatformConfig { macs: vec![MAC], disks: vec![(disk.len() / SECTOR) as u64] },
+        platform: PlatformConfig {
+            macs: vec![MAC],
+            disks: vec![(disk.len() / SECTOR) as u64],
+            ..PlatformConfig::default()
+        },
     };
     let mut vm = Vm::new(&config)?;
     vm.boot()?;

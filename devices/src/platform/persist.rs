@@ -7,10 +7,11 @@ use crate::state::{Reader, Section, Writer};
 use crate::virtio::{Device, VirtioPci};
 
 /// The sections in their order. A change of what a section holds takes a new version.
-const CONFIG: Section = Section { tag: *b"CONF", version: 1, name: "configuration" };
+const CONFIG: Section = Section { tag: *b"CONF", version: 2, name: "configuration" };
 const BOARD: Section = Section { tag: *b"BORD", version: 1, name: "board" };
 const LAPIC: Section = Section { tag: *b"APIC", version: 1, name: "local APIC" };
-const CLOCK: Section = Section { tag: *b"CLCK", version: 1, name: "paravirtual clock" };
+const IOAPIC: Section = Section { tag: *b"IOAP", version: 1, name: "I/O APIC" };
+const CLOCK: Section = Section { tag: *b"CLCK", version: 2, name: "paravirtual clock" };
 const NET: Section = Section { tag: *b"VNET", version: 1, name: "network card" };
 const BLK: Section = Section { tag: *b"VBLK", version: 1, name: "disk" };
 
@@ -22,11 +23,12 @@ impl Platform {
         writer.section(CONFIG, &self.config);
         writer.section(BOARD, &(self.now, &self.config_address));
         writer.section(LAPIC, &self.lapic);
+        writer.section(IOAPIC, &self.ioapic);
         writer.section(CLOCK, &self.clock);
-        for nic in &self.nics {
+        for nic in &self.functions.nics {
             writer.section(NET, nic);
         }
-        for disk in &self.disks {
+        for disk in &self.functions.disks {
             writer.section(BLK, disk);
         }
         writer.finish()
@@ -47,11 +49,12 @@ impl Platform {
         }
         (machine.now, machine.config_address) = reader.section::<(u64, ConfigAddress)>(BOARD)?;
         machine.lapic = reader.section(LAPIC)?;
+        machine.ioapic = reader.section(IOAPIC)?;
         machine.clock = reader.section(CLOCK)?;
-        for nic in &mut machine.nics {
+        for nic in &mut machine.functions.nics {
             *nic = checked(reader.section(NET)?, nic)?;
         }
-        for disk in &mut machine.disks {
+        for disk in &mut machine.functions.disks {
             *disk = checked(reader.section(BLK)?, disk)?;
         }
         machine.check_board()?;
@@ -67,13 +70,10 @@ impl Platform {
         if self.now > TIME_END {
             return Err(RestoreError::Impossible("virtual time is beyond its end"));
         }
-        if !self.clock.is_valid() {
-            return Err(RestoreError::Impossible(
-                "the paravirtual clock's version is odd or its count too large",
-            ));
-        }
+        self.clock.validate(self.config.wall_base_s)?;
         self.config_address.validate()?;
         self.lapic.validate(self.now)?;
+        self.ioapic.validate()?;
         Ok(())
     }
 }

@@ -137,10 +137,15 @@ fn stimuli_that_cannot_be_placed() {
 
 #[test]
 fn machines_that_cannot_be_built() {
-    let two = PlatformConfig { macs: vec![[0; 6]; 2], disks: vec![] };
-    let error = ConfigError::TooMany { kind: "network cards", limit: 1, got: 2 };
-    assert_eq!(Platform::new(&two).err(), Some(error));
-    let huge = PlatformConfig { macs: vec![], disks: vec![u64::MAX] };
+    let full = PlatformConfig { macs: vec![[0; 6]; 4], disks: vec![1; 8], ..PlatformConfig::default() };
+    assert!(Platform::new(&full).is_ok());
+    let crowded = PlatformConfig { macs: vec![[0; 6]; 5], ..full.clone() };
+    let error = ConfigError::TooMany { kind: "network cards", limit: 4, got: 5 };
+    assert_eq!(Platform::new(&crowded).err(), Some(error));
+    let crowded = PlatformConfig { disks: vec![1; 9], ..full };
+    let error = ConfigError::TooMany { kind: "disks", limit: 8, got: 9 };
+    assert_eq!(Platform::new(&crowded).err(), Some(error));
+    let huge = PlatformConfig { disks: vec![u64::MAX], ..PlatformConfig::default() };
     assert_eq!(Platform::new(&huge).err(), Some(ConfigError::DiskTooLarge(u64::MAX)));
 }
 

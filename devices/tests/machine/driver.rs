@@ -17,7 +17,7 @@ pub(crate) const WRITE: u16 = 2;
 const NEXT: u16 = 1;
 
 pub(crate) fn config() -> PlatformConfig {
-    PlatformConfig { macs: vec![MAC], disks: vec![SECTORS] }
+    PlatformConfig { macs: vec![MAC], disks: vec![SECTORS], ..PlatformConfig::default() }
 }
 
 /// Devices and memory of one machine.

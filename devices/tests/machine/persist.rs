@@ -242,7 +242,8 @@ fn impossible_values_are_refused() {
     let fresh = Platform::new(&config()).unwrap().save();
     // A section, a byte of its body, a value that no register can hold there.
     for (tag, at, value, what) in [
-        (b"CLCK", 2, 1, "the paravirtual clock's version is odd or its count too large"),
+        (b"CLCK", 7, 1, "the paravirtual clock's version is odd, its count too large or its base another"),
+        (b"IOAP", 1, 16, "an I/O APIC register holds an impossible value"),
         (b"APIC", 9, 1, "a local APIC register holds an impossible value"),
         (b"VNET", 0, 7, "a PCI configuration header holds an impossible value"),
         (b"VBLK", 0, 7, "a PCI configuration header holds an impossible value"),
@@ -257,8 +258,8 @@ fn impossible_values_are_refused() {
 #[test]
 fn another_version_and_another_program_are_refused() {
     let mut bytes = saved();
-    bytes[4] = 2;
-    let version = RestoreError::WrongVersion { device: "configuration", found: 2, supported: 1 };
+    bytes[4] = 1;
+    let version = RestoreError::WrongVersion { device: "configuration", found: 1, supported: 2 };
     assert_eq!(restore(&bytes), Err(version));
     bytes[0] = b'X';
     assert_eq!(restore(&bytes), Err(RestoreError::WrongSection("configuration")));
@@ -271,7 +272,7 @@ fn another_configuration_is_refused() {
     other.macs[0][5] += 1;
     let bytes = Platform::new(&other).unwrap().save();
     assert_eq!(restore(&bytes), Err(RestoreError::OtherConfig));
-    let bytes = Platform::new(&PlatformConfig { macs: vec![], disks: vec![] }).unwrap().save();
+    let bytes = Platform::new(&PlatformConfig::default()).unwrap().save();
     assert_eq!(restore(&bytes), Err(RestoreError::OtherConfig));
 }
 

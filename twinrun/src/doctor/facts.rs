@@ -132,7 +132,7 @@ fn config(kernel: &Path) -> VmConfig {
         memory_mib: MEMORY_MIB,
         kernel: kernel.to_owned(),
         cmdline: String::new(),
-        platform: PlatformConfig { macs: Vec::new(), disks: Vec::new() },
+        platform: PlatformConfig::default(),
     }
 }
 

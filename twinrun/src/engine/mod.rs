@@ -158,7 +158,11 @@ impl<'h, 'a> Engine<'h, 'a> {
             memory_mib: config.guest.memory_mib,
             kernel: config.guest.kernel.clone(),
             cmdline: format!("{} seed={seed:016x}", config.guest.cmdline),
-            platform: devices::PlatformConfig { macs: config.guest.nics.clone(), disks: sectors.clone() },
+            platform: devices::PlatformConfig {
+                macs: config.guest.nics.clone(),
+                disks: sectors.clone(),
+                ..devices::PlatformConfig::default()
+            },
         };
         let vcpu = Vcpu::start(vm, report)?;
         let (disk_report, disk) = unbounded();

@@ -94,7 +94,8 @@ fn interrupted(then: &[VmExit]) -> (Vm, Arc<Mutex<Script>>) {
     let mut exits = VecDeque::from([store(0xf0, 0x1ff), store(0x300, 0x44030)]);
     exits.extend(then.iter().cloned());
     let script = Arc::new(Mutex::new(Script { exits, ..Script::default() }));
-    let platform = PlatformConfig { macs: vec![[2, 0, 0, 0, 0, 1]], disks: vec![64] };
+    let platform =
+        PlatformConfig { macs: vec![[2, 0, 0, 0, 0, 1]], disks: vec![64], ..PlatformConfig::default() };
     let config = VmConfig { memory_mib: 1, kernel: PathBuf::new(), cmdline: String::new(), platform };
     let mut vm = Vm {
         ram: memory::allocate(1).expect("1 MiB"),

@@ -344,7 +344,11 @@ impl Kernel {
             memory_mib: 16,
             kernel: self.0.clone(),
             cmdline: "test".into(),
-            platform: PlatformConfig { macs: vec![[2, 0, 0, 0, 0, 1]], disks: vec![64] },
+            platform: PlatformConfig {
+                macs: vec![[2, 0, 0, 0, 0, 1]],
+                disks: vec![64],
+                ..PlatformConfig::default()
+            },
         }
     }
 }
