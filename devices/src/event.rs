@@ -48,6 +48,8 @@ pub enum Effect {
     Reset,
     /// The guest asks for power off.
     PowerOff,
+    /// The guest's kernel reports that it has panicked. What it does next is up to the guest.
+    GuestPanicked,
 }
 
 /// Something the world does to the guest, placed at an exact position of its execution.

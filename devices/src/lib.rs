@@ -17,6 +17,7 @@ mod legacy;
 mod memory;
 mod pci;
 mod platform;
+mod pm;
 mod state;
 mod virtio;
 

@@ -167,6 +167,7 @@ impl World {
             Effect::DiskFlush { disk, id } => {
                 vm.place(&Stimulus::DiskDone { disk, id, ok: true, data: Vec::new() })?;
             }
+            Effect::GuestPanicked => println!("\n[the guest has panicked]"),
             Effect::Reset | Effect::PowerOff => {
                 println!("\n[{effect:?}]");
                 self.stopped = true;

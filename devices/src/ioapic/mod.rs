@@ -21,6 +21,8 @@ pub(crate) const SIZE: u64 = 0x1000;
 pub(crate) const PINS: usize = 24;
 /// Pin on which the 8259A pair's output arrives.
 pub(crate) const PIC_PIN: usize = 0;
+/// First of the four pins of PCI interrupts.
+pub(crate) const PCI_PIN: usize = 16;
 
 /// Pins whose wire is low while the interrupt is asserted: 16 to 23.
 const ACTIVE_LOW: u32 = 0x00ff_0000;

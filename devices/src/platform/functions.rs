@@ -2,7 +2,7 @@
 
 use super::PlatformConfig;
 use crate::Memory;
-use crate::pci::HOST_BRIDGE;
+use crate::pci::{self, HOST_BRIDGE};
 use crate::virtio::{Blk, Net, Output, VirtioPci};
 
 /// The host bridge's slot.
@@ -18,6 +18,15 @@ pub(super) const DISK_SLOTS: [u8; 8] = [3, 5, 6, 7, 8, 9, 10, 11];
 pub(super) struct Functions {
     pub(super) nics: Vec<VirtioPci<Net>>,
     pub(super) disks: Vec<VirtioPci<Blk>>,
+}
+
+/// PCI interrupts: INTA of every slot, joined where slots share a line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Intx {
+    /// Bit n: slots whose number is n modulo 4.
+    pub(super) pins: u32,
+    /// Bit n: ISA interrupt n.
+    pub(super) isa: u16,
 }
 
 /// One of them.
@@ -51,6 +60,18 @@ impl Functions {
         let nics = NIC_SLOTS.into_iter().zip(self.nics.iter_mut().map(Function::Net));
         let disks = DISK_SLOTS.into_iter().zip(self.disks.iter_mut().map(Function::Blk));
         nics.chain(disks)
+    }
+
+    /// The interrupts that functions assert.
+    pub(super) fn intx(&self) -> Intx {
+        let nics = NIC_SLOTS.into_iter().zip(self.nics.iter().map(VirtioPci::intx));
+        let disks = DISK_SLOTS.into_iter().zip(self.disks.iter().map(VirtioPci::intx));
+        let mut intx = Intx::default();
+        for (slot, _) in nics.chain(disks).filter(|(_, asserted)| *asserted) {
+            intx.pins |= 1 << (slot % 4);
+            intx.isa |= 1 << pci::isa_line(slot);
+        }
+        intx
     }
 
     fn at(&mut self, slot: u8) -> Option<Function<'_>> {

@@ -1,6 +1,16 @@
 //! How interrupts get from the devices to the processor.
+//!
+//! | source | I/O APIC pin |
+//! |---|---|
+//! | ISA interrupt n | n |
+//! | SCI (ACPI), level, high while asserted | 9 |
+//! | INTA of PCI slot s, level, low while asserted | 16 + s modulo 4 |
 
 use super::Platform;
+use crate::ioapic;
+
+/// The ISA interrupt of the ACPI fixed hardware.
+const SCI: u32 = 9;
 
 impl Platform {
     /// What an access or a stimulus has caused among the interrupt controllers.
@@ -8,7 +18,9 @@ impl Platform {
         for message in self.out.msis.drain(..) {
             self.lapic.msi(message.addr, message.data);
         }
-        self.ioapic.update(0, &mut self.lapic);
+        let isa = u32::from(self.pm.interrupt()) << SCI;
+        let pci = self.functions.intx();
+        self.ioapic.update(isa | (pci.pins << ioapic::PCI_PIN), &mut self.lapic);
     }
 
     /// The guest writes the local APIC's page.

@@ -9,6 +9,7 @@ use crate::ioapic::{self, Ioapic};
 use crate::kvmclock::KvmClock;
 use crate::lapic::{self, Lapic};
 use crate::pci::{self, ConfigAddress};
+use crate::pm::{self, Pm};
 use crate::virtio::Output;
 use crate::{Effect, Memory, Ns, PlaceError, Stimulus};
 pub use config::{ConfigError, PlatformConfig};
@@ -19,9 +20,9 @@ const CONSOLE_PORT: u16 = 0xe9;
 /// The PC's reset control register; bit 2 resets.
 const RESET_PORT: u16 = 0xcf9;
 const RESET_BIT: u8 = 1 << 2;
-/// A 16-bit write of 0x2000 here (sleep enable, as in ACPI's PM1 control register) powers off.
-const POWER_PORT: u16 = 0x604;
-const POWER_OFF: [u8; 2] = 0x2000u16.to_le_bytes();
+/// The panic notifier: reading tells which events it takes, writing reports them (QEMU `docs/specs/pvpanic`).
+const PANIC_PORT: u16 = 0x505;
+const PANICKED: u8 = 1 << 0;
 
 /// IA32_APIC_BASE: enabled, boot processor, page at 0xFEE00000. It cannot be changed.
 const MSR_APIC_BASE: u32 = 0x1b;
@@ -55,6 +56,7 @@ pub struct Platform {
     config_address: ConfigAddress,
     lapic: Lapic,
     ioapic: Ioapic,
+    pm: Pm,
     clock: KvmClock,
     functions: Functions,
     out: Output,
@@ -74,6 +76,7 @@ impl Platform {
             config_address: ConfigAddress::default(),
             lapic: Lapic::new(),
             ioapic: Ioapic::new(),
+            pm: Pm::default(),
             clock: KvmClock::new(config.wall_base_s),
             functions: Functions::new(config),
             out: Output::default(),
@@ -87,6 +90,8 @@ impl Platform {
             data.copy_from_slice(&self.config_address.read().to_le_bytes());
         } else if let Some(target) = self.config_address.target(port, data.len()) {
             self.functions.config_read(target.slot, target.offset, data);
+        } else {
+            self.chip_read(port, data);
         }
         self.settle();
     }
@@ -98,15 +103,36 @@ impl Platform {
                 self.config_address.write(u32::from_le_bytes([*a, *b, *c, *d]));
             }
             (RESET_PORT, [value]) if value & RESET_BIT != 0 => self.out.effects.push(Effect::Reset),
-            (POWER_PORT, data) if data == POWER_OFF => self.out.effects.push(Effect::PowerOff),
             (CONSOLE_PORT, [byte]) => self.out.effects.push(Effect::Console(vec![*byte])),
-            _ => {
-                if let Some(target) = self.config_address.target(port, data.len()) {
+            (PANIC_PORT, [events]) if events & PANICKED != 0 => self.out.effects.push(Effect::GuestPanicked),
+            _ => match self.config_address.target(port, data.len()) {
+                Some(target) => {
                     self.functions.config_write(target.slot, target.offset, data, mem, &mut self.out);
                 }
-            }
+                None => self.chip_write(port, data),
+            },
         }
         self.settle();
+    }
+
+    /// Reads the port of a chip.
+    fn chip_read(&mut self, port: u16, data: &mut [u8]) {
+        match (port, data) {
+            (pm::FIRST_PORT..=pm::LAST_PORT, data) => {
+                self.pm.read(usize::from(port - pm::FIRST_PORT), data, self.now);
+            }
+            (PANIC_PORT, [events]) => *events = PANICKED,
+            _ => {}
+        }
+    }
+
+    /// Writes the port of a chip.
+    fn chip_write(&mut self, port: u16, data: &[u8]) {
+        if (pm::FIRST_PORT..=pm::LAST_PORT).contains(&port)
+            && self.pm.write(usize::from(port - pm::FIRST_PORT), data)
+        {
+            self.out.effects.push(Effect::PowerOff);
+        }
     }
 
     /// A load from device memory: `data` has the access's width. Where no device is, all ones.
@@ -172,7 +198,7 @@ impl Platform {
             }
             Stimulus::Entropy(_) => return Err(PlaceError::NoDevice("entropy")),
             Stimulus::ConsoleInput(_) => return Err(PlaceError::NoDevice("console input")),
-            Stimulus::Button => return Err(PlaceError::NoDevice("power button")),
+            Stimulus::Button => self.pm.press_button(),
         }
         self.settle();
         Ok(())
@@ -185,6 +211,7 @@ impl Platform {
         if now > TIME_END {
             return Err(PlaceError::EndOfTime(now));
         }
+        self.pm.advance(self.now, now);
         self.now = now;
         self.clock.publish(now, mem);
         self.lapic.advance(now);
@@ -199,7 +226,7 @@ impl Platform {
     /// When a device next does something by itself: the virtual time at which [`Stimulus::Time`] is to be
     /// placed at the latest. Always after [`now`](Self::now).
     pub fn next_deadline(&self) -> Option<Ns> {
-        self.lapic.next_deadline()
+        [self.lapic.next_deadline(), self.pm.next_deadline(self.now)].into_iter().flatten().min()
     }
 
     /// Disk reads and flushes that were submitted and are not done, as the effects they were. To be issued

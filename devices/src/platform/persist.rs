@@ -11,6 +11,7 @@ const CONFIG: Section = Section { tag: *b"CONF", version: 2, name: "configuratio
 const BOARD: Section = Section { tag: *b"BORD", version: 1, name: "board" };
 const LAPIC: Section = Section { tag: *b"APIC", version: 1, name: "local APIC" };
 const IOAPIC: Section = Section { tag: *b"IOAP", version: 1, name: "I/O APIC" };
+const PM: Section = Section { tag: *b"ACPI", version: 1, name: "ACPI hardware" };
 const CLOCK: Section = Section { tag: *b"CLCK", version: 2, name: "paravirtual clock" };
 const NET: Section = Section { tag: *b"VNET", version: 1, name: "network card" };
 const BLK: Section = Section { tag: *b"VBLK", version: 1, name: "disk" };
@@ -24,6 +25,7 @@ impl Platform {
         writer.section(BOARD, &(self.now, &self.config_address));
         writer.section(LAPIC, &self.lapic);
         writer.section(IOAPIC, &self.ioapic);
+        writer.section(PM, &self.pm);
         writer.section(CLOCK, &self.clock);
         for nic in &self.functions.nics {
             writer.section(NET, nic);
@@ -50,6 +52,7 @@ impl Platform {
         (machine.now, machine.config_address) = reader.section::<(u64, ConfigAddress)>(BOARD)?;
         machine.lapic = reader.section(LAPIC)?;
         machine.ioapic = reader.section(IOAPIC)?;
+        machine.pm = reader.section(PM)?;
         machine.clock = reader.section(CLOCK)?;
         for nic in &mut machine.functions.nics {
             *nic = checked(reader.section(NET)?, nic)?;
@@ -74,6 +77,7 @@ impl Platform {
         self.config_address.validate()?;
         self.lapic.validate(self.now)?;
         self.ioapic.validate()?;
+        self.pm.validate()?;
         Ok(())
     }
 }

@@ -155,11 +155,20 @@ impl<D: Device> VirtioPci<D> {
         self.header.decode(addr, len)
     }
 
+    /// Whether an interrupt waits that MSI-X does not carry.
+    fn intx_waits(&self) -> bool {
+        self.transport.has_interrupt() && !self.msix.enabled()
+    }
+
+    /// Whether the function asserts its interrupt pin (PCI 3.0 section 6.2.2, virtio 1.2 section 4.1.4.5).
+    pub(crate) fn intx(&self) -> bool {
+        self.intx_waits() && self.header.intx_enabled()
+    }
+
     fn config_image(&self) -> [u8; 256] {
         // Revision 1: a device without the legacy interface (section 4.1.2.1).
         let mut image = D::IDENTITY.image(1);
-        self.header.draw(&mut image);
-        put(&mut image, 0x06, &[0x10]); // status: there is a list of capabilities
+        self.header.draw(&mut image, self.intx_waits());
         put(&mut image, CAP_POINTER, &[CAP_COMMON as u8]);
         capability(&mut image, CAP_COMMON, CAP_ISR, 16, 1, COMMON, 0x40);
         capability(&mut image, CAP_ISR, CAP_CONFIG, 16, 3, ISR, 1);

@@ -126,7 +126,6 @@ fn stimuli_that_cannot_be_placed() {
         (Stimulus::Frame { nic: 1, frame: vec![0; 60] }, PlaceError::NoDevice("frame")),
         (Stimulus::Entropy(vec![1]), PlaceError::NoDevice("entropy")),
         (Stimulus::ConsoleInput(vec![1]), PlaceError::NoDevice("console input")),
-        (Stimulus::Button, PlaceError::NoDevice("power button")),
     ] {
         let before = machine.platform.save();
         assert_eq!(machine.platform.place(&stimulus, &machine.mem), Err(error));

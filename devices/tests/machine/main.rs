@@ -4,6 +4,7 @@ mod blk;
 mod board;
 mod driver;
 mod hostile;
+mod interrupts;
 mod net;
 mod persist;
 mod transport;

@@ -17,6 +17,7 @@ pub(crate) enum Op {
     Later(u64),
     Frame(Vec<u8>),
     Done(usize, bool),
+    Button,
     Accept,
     Poke(u64, Vec<u8>),
 }
@@ -44,6 +45,7 @@ impl Op {
             Op::Later(ns) => machine.place(&Stimulus::Time(machine.platform.now() + ns)),
             Op::Frame(frame) => machine.frame(frame),
             Op::Done(which, ok) => complete(machine, *which, *ok),
+            Op::Button => machine.place(&Stimulus::Button),
             Op::Accept => seen = format!("{:?}", machine.platform.accept_interrupt()).into_bytes(),
             Op::Poke(addr, data) => machine.poke(*addr, data),
         }
@@ -88,13 +90,14 @@ fn address() -> impl Strategy<Value = u64> {
     ];
     prop_oneof![
         6 => (bar, offset).prop_map(|(bar, offset)| bar + offset),
+        1 => prop_oneof![Just(0xfec0_0000u64), Just(0xfec0_0010)],
         3 => (0u64..0x40).prop_map(|slot| APIC + slot * 16),
         1 => any::<u64>(),
     ]
 }
 
 fn port() -> impl Strategy<Value = u16> {
-    prop_oneof![3 => Just(0xcf8u16), 3 => 0xcfcu16..0xd00, 1 => any::<u16>()]
+    prop_oneof![3 => Just(0xcf8u16), 3 => 0xcfcu16..0xd00, 2 => 0x600u16..0x60c, 1 => any::<u16>()]
 }
 
 fn msr() -> impl Strategy<Value = u32> {
@@ -134,6 +137,7 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         1 => later.prop_map(Op::Later),
         2 => (0usize..1600).prop_map(|len| Op::Frame(vec![len as u8; len])),
         2 => (any::<usize>(), any::<bool>()).prop_map(|(which, ok)| Op::Done(which, ok)),
+        1 => Just(Op::Button),
         1 => Just(Op::Accept),
         8 => poke(),
     ]
@@ -222,7 +226,7 @@ fn rarely_read_registers_are_kept() {
         assert_eq!(machine.read::<8>(NET_BAR + 0x3800), [1, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(machine.pci_read(3, 0x8c), 0x1234);
         assert_eq!(machine.pci_read(3, 0x90), 4);
-        assert_eq!(machine.pci_read(3, 0x3c), 0x5a);
+        assert_eq!(machine.pci_read(3, 0x3c), 0x015a);
     }
 }
 
