@@ -42,6 +42,11 @@ pub enum Effect {
         /// Request number, unique per disk.
         id: u64,
     },
+    /// The guest asks for random bytes; answered by [`Stimulus::Entropy`], in the order of the requests.
+    Entropy {
+        /// How many, 1 to 256.
+        len: u32,
+    },
     /// Bytes for the console.
     Console(Vec<u8>),
     /// The guest asks for a reset of the machine.
@@ -75,7 +80,8 @@ pub enum Stimulus {
         /// The sectors of a successful read, of exactly the requested length; else empty.
         data: Vec<u8>,
     },
-    /// Random bytes for the guest.
+    /// Random bytes for the oldest [`Effect::Entropy`] that waits: 1 to 256 of them. Fewer than asked for are
+    /// an answer too; those beyond are dropped.
     Entropy(Vec<u8>),
     /// Bytes typed at the console.
     ConsoleInput(Vec<u8>),
@@ -107,6 +113,14 @@ pub enum PlaceError {
         disk: u8,
         /// The request number of the refused completion.
         id: u64,
+    },
+    /// An answer to a request for entropy that is empty or too long.
+    #[error("{got} random bytes do not answer a request for entropy; give 1 to {limit}")]
+    EntropyLength {
+        /// Bytes in the answer.
+        got: usize,
+        /// The longest possible answer in bytes.
+        limit: u32,
     },
     /// A completion carries another number of bytes than the request asked for.
     #[error("request {id} of disk {disk} wants {want} bytes of data, the completion has {got}")]

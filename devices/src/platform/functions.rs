@@ -3,7 +3,7 @@
 use super::PlatformConfig;
 use crate::Memory;
 use crate::pci::{self, HOST_BRIDGE};
-use crate::virtio::{Blk, Net, Output, VirtioPci};
+use crate::virtio::{Blk, Net, Output, Rng, VirtioPci};
 
 /// The host bridge's slot.
 const BRIDGE_SLOT: u8 = 0;
@@ -13,11 +13,15 @@ pub(super) const NIC_SLOTS: [u8; 4] = [2, 12, 13, 14];
 /// Slots of the disks.
 pub(super) const DISK_SLOTS: [u8; 8] = [3, 5, 6, 7, 8, 9, 10, 11];
 
+/// The entropy device's slot.
+const RNG_SLOT: u8 = 4;
+
 /// All functions but the host bridge, which has no state.
 #[derive(Debug)]
 pub(super) struct Functions {
     pub(super) nics: Vec<VirtioPci<Net>>,
     pub(super) disks: Vec<VirtioPci<Blk>>,
+    pub(super) rng: VirtioPci<Rng>,
 }
 
 /// PCI interrupts: INTA of every slot, joined where slots share a line.
@@ -33,6 +37,7 @@ pub(super) struct Intx {
 enum Function<'a> {
     Net(&'a mut VirtioPci<Net>),
     Blk(&'a mut VirtioPci<Blk>),
+    Rng(&'a mut VirtioPci<Rng>),
 }
 
 /// The same call on whatever function it is.
@@ -41,6 +46,7 @@ macro_rules! each {
         match $function {
             Function::Net($inner) => $call,
             Function::Blk($inner) => $call,
+            Function::Rng($inner) => $call,
         }
     };
 }
@@ -53,13 +59,14 @@ impl Functions {
         Functions {
             nics: nics.map(|((index, slot), mac)| VirtioPci::new(slot, Net::new(index, *mac))).collect(),
             disks: disks.map(|((index, slot), size)| VirtioPci::new(slot, Blk::new(index, *size))).collect(),
+            rng: VirtioPci::new(RNG_SLOT, Rng::default()),
         }
     }
 
     fn all(&mut self) -> impl Iterator<Item = (u8, Function<'_>)> {
         let nics = NIC_SLOTS.into_iter().zip(self.nics.iter_mut().map(Function::Net));
         let disks = DISK_SLOTS.into_iter().zip(self.disks.iter_mut().map(Function::Blk));
-        nics.chain(disks)
+        nics.chain(disks).chain([(RNG_SLOT, Function::Rng(&mut self.rng))])
     }
 
     /// The interrupts that functions assert.
@@ -67,7 +74,8 @@ impl Functions {
         let nics = NIC_SLOTS.into_iter().zip(self.nics.iter().map(VirtioPci::intx));
         let disks = DISK_SLOTS.into_iter().zip(self.disks.iter().map(VirtioPci::intx));
         let mut intx = Intx::default();
-        for (slot, _) in nics.chain(disks).filter(|(_, asserted)| *asserted) {
+        let rng = [(RNG_SLOT, self.rng.intx())];
+        for (slot, _) in nics.chain(disks).chain(rng).filter(|(_, asserted)| *asserted) {
             intx.pins |= 1 << (slot % 4);
             intx.isa |= 1 << pci::isa_line(slot);
         }

@@ -178,8 +178,8 @@ impl Platform {
 
     /// Places a stimulus at the guest's present position.
     ///
-    /// A frame that the guest has no room for is dropped, as is the completion of a request that the guest has
-    /// cancelled by a reset of the disk: neither is an error.
+    /// A frame that the guest has no room for is dropped, as is the answer to a request that the guest has
+    /// cancelled by a reset of the device: neither is an error.
     ///
     /// # Errors
     /// When the stimulus cannot be meant for this machine in this state. The machine is then unchanged.
@@ -196,7 +196,7 @@ impl Platform {
                 let disk = self.functions.disks.get_mut(usize::from(*disk)).ok_or(no_disk)?;
                 disk.done(*id, *ok, data, mem, &mut self.out)?;
             }
-            Stimulus::Entropy(_) => return Err(PlaceError::NoDevice("entropy")),
+            Stimulus::Entropy(bytes) => self.functions.rng.answer(bytes, mem, &mut self.out)?,
             Stimulus::ConsoleInput(_) => return Err(PlaceError::NoDevice("console input")),
             Stimulus::Button => self.pm.press_button(),
         }
@@ -235,6 +235,12 @@ impl Platform {
         self.functions.disks.iter().flat_map(|disk| disk.device().outstanding()).collect()
     }
 
+    /// Requests for entropy that were submitted and not answered, as the effects they were, the oldest first.
+    /// To be answered after a restore.
+    pub fn outstanding_entropy(&self) -> Vec<Effect> {
+        self.functions.rng.device().outstanding().collect()
+    }
+
     /// Virtual time: the value that was placed last.
     pub fn now(&self) -> Ns {
         self.now
@@ -252,6 +258,7 @@ impl Platform {
         for disk in &self.functions.disks {
             counters.broken_rings += disk.broken_rings();
         }
+        counters.broken_rings += self.functions.rng.broken_rings();
         counters
     }
 }

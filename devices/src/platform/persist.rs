@@ -15,6 +15,7 @@ const PM: Section = Section { tag: *b"ACPI", version: 1, name: "ACPI hardware" }
 const CLOCK: Section = Section { tag: *b"CLCK", version: 2, name: "paravirtual clock" };
 const NET: Section = Section { tag: *b"VNET", version: 1, name: "network card" };
 const BLK: Section = Section { tag: *b"VBLK", version: 1, name: "disk" };
+const RNG: Section = Section { tag: *b"VRNG", version: 1, name: "entropy device" };
 
 impl Platform {
     /// The whole state of the devices in canonical bytes: two machines have equal bytes if and only if they
@@ -33,6 +34,7 @@ impl Platform {
         for disk in &self.functions.disks {
             writer.section(BLK, disk);
         }
+        writer.section(RNG, &self.functions.rng);
         writer.finish()
     }
 
@@ -60,6 +62,7 @@ impl Platform {
         for disk in &mut machine.functions.disks {
             *disk = checked(reader.section(BLK)?, disk)?;
         }
+        machine.functions.rng = checked(reader.section(RNG)?, &machine.functions.rng)?;
         machine.check_board()?;
         // One comparison covers bytes at the end and numbers that are longer than needed.
         if machine.save() != bytes {

@@ -4,6 +4,7 @@ mod blk;
 mod chain;
 mod msix;
 mod net;
+mod rng;
 mod transport;
 
 #[cfg(test)]
@@ -21,6 +22,7 @@ use chain::RingError;
 pub(crate) use msix::Msi;
 use msix::Msix;
 pub(crate) use net::Net;
+pub(crate) use rng::Rng;
 use transport::{Request, Transport};
 
 /// What one kind of device adds to the transport.
@@ -325,6 +327,27 @@ impl VirtioPci<Blk> {
         };
         let result = self.device.done(id, ok, data, queue, mem);
         self.conclude(blk::QUEUE, result, mem, out);
+        Ok(())
+    }
+}
+
+impl VirtioPci<Rng> {
+    /// The world gives random bytes.
+    pub(crate) fn answer<M: Memory>(
+        &mut self,
+        bytes: &[u8],
+        mem: &M,
+        out: &mut Output,
+    ) -> Result<(), PlaceError> {
+        if !self.device.check(bytes)? {
+            return Ok(());
+        }
+        let Some(queue) = self.transport.live_queue(rng::QUEUE) else {
+            self.device.abandon();
+            return Ok(());
+        };
+        let result = self.device.answer(bytes, queue, mem);
+        self.conclude(rng::QUEUE, result, mem, out);
         Ok(())
     }
 }

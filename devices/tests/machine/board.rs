@@ -124,7 +124,8 @@ fn stimuli_that_cannot_be_placed() {
         (Stimulus::Time(9), PlaceError::TimeWentBack { now: 10, asked: 9 }),
         (Stimulus::Time(u64::MAX), PlaceError::EndOfTime(u64::MAX)),
         (Stimulus::Frame { nic: 1, frame: vec![0; 60] }, PlaceError::NoDevice("frame")),
-        (Stimulus::Entropy(vec![1]), PlaceError::NoDevice("entropy")),
+        (Stimulus::Entropy(vec![]), PlaceError::EntropyLength { got: 0, limit: 256 }),
+        (Stimulus::Entropy(vec![1; 257]), PlaceError::EntropyLength { got: 257, limit: 256 }),
         (Stimulus::ConsoleInput(vec![1]), PlaceError::NoDevice("console input")),
     ] {
         let before = machine.platform.save();

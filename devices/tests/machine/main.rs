@@ -7,4 +7,5 @@ mod hostile;
 mod interrupts;
 mod net;
 mod persist;
+mod rng;
 mod transport;

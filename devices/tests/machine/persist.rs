@@ -3,7 +3,7 @@
 use devices::{Effect, Platform, PlatformConfig, RestoreError, Stimulus};
 use proptest::prelude::*;
 
-use crate::driver::{APIC, BLK_BAR, MEMORY_BYTES, Machine, NET_BAR, config};
+use crate::driver::{APIC, BLK_BAR, MEMORY_BYTES, Machine, NET_BAR, RNG_BAR, config};
 
 /// Something that happens to a machine.
 #[derive(Debug, Clone)]
@@ -17,6 +17,7 @@ pub(crate) enum Op {
     Later(u64),
     Frame(Vec<u8>),
     Done(usize, bool),
+    Entropy(usize),
     Button,
     Accept,
     Poke(u64, Vec<u8>),
@@ -45,6 +46,7 @@ impl Op {
             Op::Later(ns) => machine.place(&Stimulus::Time(machine.platform.now() + ns)),
             Op::Frame(frame) => machine.frame(frame),
             Op::Done(which, ok) => complete(machine, *which, *ok),
+            Op::Entropy(len) => machine.place(&Stimulus::Entropy(vec![7; *len])),
             Op::Button => machine.place(&Stimulus::Button),
             Op::Accept => seen = format!("{:?}", machine.platform.accept_interrupt()).into_bytes(),
             Op::Poke(addr, data) => machine.poke(*addr, data),
@@ -80,7 +82,7 @@ fn data() -> impl Strategy<Value = Vec<u8>> {
 
 /// Addresses with something behind them, mostly.
 fn address() -> impl Strategy<Value = u64> {
-    let bar = prop_oneof![Just(NET_BAR), Just(BLK_BAR)];
+    let bar = prop_oneof![Just(NET_BAR), Just(BLK_BAR), Just(RNG_BAR)];
     let offset = prop_oneof![
         4 => 0u64..0x40,
         3 => (0u64..3).prop_map(|queue| 0x2000 + queue * 4),
@@ -106,7 +108,7 @@ fn msr() -> impl Strategy<Value = u32> {
 
 /// Writes to the rings that [`Machine::up`] sets up.
 fn poke() -> impl Strategy<Value = Op> {
-    let ring = prop_oneof![Just(0x1000u64), Just(0x4000), Just(0x7000)];
+    let ring = prop_oneof![Just(0x1000u64), Just(0x4000), Just(0x7000), Just(0xa000)];
     let descriptor =
         (0u64..16, 0u64..40, 0u32..2000, 0u16..4, 0u16..17).prop_map(|(at, page, len, flags, next)| {
             let addr = page << 12;
@@ -137,6 +139,7 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         1 => later.prop_map(Op::Later),
         2 => (0usize..1600).prop_map(|len| Op::Frame(vec![len as u8; len])),
         2 => (any::<usize>(), any::<bool>()).prop_map(|(which, ok)| Op::Done(which, ok)),
+        1 => (1usize..257).prop_map(Op::Entropy),
         1 => Just(Op::Button),
         1 => Just(Op::Accept),
         8 => poke(),
@@ -153,12 +156,14 @@ proptest! {
         after in prop::collection::vec(op(), 0..120),
     ) {
         let (mut machine, ..) = Machine::up();
+        machine.up_queue(RNG_BAR, 0xa000);
         for op in &before {
             op.run(&mut machine);
         }
         let mut twin = machine.twin();
         prop_assert_eq!(twin.platform.save(), machine.platform.save());
         prop_assert_eq!(twin.platform.outstanding_disk(), machine.platform.outstanding_disk());
+        prop_assert_eq!(twin.platform.outstanding_entropy(), machine.platform.outstanding_entropy());
         for op in &after {
             prop_assert_eq!(op.run(&mut twin), op.run(&mut machine));
         }

@@ -55,7 +55,7 @@ fn effect(effect: devices::Effect) -> Option<Effect> {
         devices::Effect::Console(bytes) => Effect::Console(bytes),
         devices::Effect::Reset => Effect::Reset,
         devices::Effect::PowerOff => Effect::PowerOff,
-        devices::Effect::GuestPanicked => return None,
+        devices::Effect::Entropy { .. } | devices::Effect::GuestPanicked => return None,
     })
 }
 
