@@ -87,6 +87,8 @@ pub enum Stimulus {
     ConsoleInput(Vec<u8>),
     /// The power button was pressed.
     Button,
+    /// The guest stood still while time passed outside: its clock tells it, so that its watchdogs do not fire.
+    Stopped,
 }
 
 /// Why a stimulus could not be placed. The machine is unchanged.

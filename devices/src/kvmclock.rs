@@ -24,8 +24,11 @@ const WALL_BYTES: usize = 12;
 /// that must not be zero.
 const MULTIPLIER: u32 = 1;
 const SHIFT: i8 = -63;
+const FLAGS: usize = 29;
 /// PVCLOCK_TSC_STABLE_BIT.
-const FLAGS: u8 = 1;
+const STABLE: u8 = 1 << 0;
+/// PVCLOCK_GUEST_STOPPED: set by us, cleared by the guest when it has taken note.
+const STOPPED: u8 = 1 << 1;
 
 /// The clock's state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,9 +83,22 @@ impl KvmClock {
 
     /// Writes the page: virtual time is `now`.
     pub(crate) fn publish<M: Memory>(&mut self, now: Ns, mem: &M) {
+        self.publish_with(0, now, mem);
+    }
+
+    /// Writes the page, and in it that the guest was stopped. A guest without the page cannot be told.
+    pub(crate) fn mark_stopped<M: Memory>(&mut self, now: Ns, mem: &M) {
+        self.publish_with(STOPPED, now, mem);
+    }
+
+    fn publish_with<M: Memory>(&mut self, flags: u8, now: Ns, mem: &M) {
         if self.system_time & ENABLE == 0 {
             return;
         }
+        let addr = self.system_time & !ENABLE;
+        // What the guest has not taken note of yet stays.
+        let flags_addr = GuestAddress(addr.wrapping_add(FLAGS as u64));
+        let kept = mem.read_obj::<u8>(flags_addr).map_or(0, |old| old & STOPPED);
         let version = self.version.wrapping_add(2);
         let mut page = [0; PAGE_BYTES];
         page[0..4].copy_from_slice(&version.to_le_bytes());
@@ -90,8 +106,8 @@ impl KvmClock {
         page[16..24].copy_from_slice(&now.to_le_bytes());
         page[24..28].copy_from_slice(&MULTIPLIER.to_le_bytes());
         page[28..29].copy_from_slice(&SHIFT.to_le_bytes());
-        page[29] = FLAGS;
-        if self.store(self.system_time & !ENABLE, &page, mem) {
+        page[FLAGS] = STABLE | flags | kept;
+        if self.store(addr, &page, mem) {
             self.version = version;
         }
     }

@@ -18,6 +18,7 @@ mod memory;
 mod pci;
 mod platform;
 mod pm;
+mod pveoi;
 mod state;
 mod virtio;
 

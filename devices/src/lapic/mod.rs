@@ -291,10 +291,17 @@ impl Lapic {
 
     /// The interrupt in service with the highest priority ends (SDM "Signaling Interrupt Servicing
     /// Completion"). Gives its vector if it was a level interrupt.
-    fn end_of_interrupt(&mut self) -> Option<u8> {
+    pub(crate) fn end_of_interrupt(&mut self) -> Option<u8> {
         let vector = self.isr.highest()?;
         self.isr.clear(vector);
         self.tmr.contains(vector).then_some(vector)
+    }
+
+    /// Whether the interrupt in service may end without anyone's notice: no other waits for that, and it is no
+    /// level interrupt.
+    pub(crate) fn ends_silently(&self) -> bool {
+        let in_service = self.isr.highest();
+        self.irr.highest().is_none() && in_service.is_some_and(|vector| !self.tmr.contains(vector))
     }
 
     /// Whether the 8259A pair's output reaches the processor through LINT0.

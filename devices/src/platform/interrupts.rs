@@ -7,7 +7,7 @@
 //! | INTA of PCI slot s, level, low while asserted | 16 + s modulo 4 |
 
 use super::Platform;
-use crate::ioapic;
+use crate::{Memory, ioapic};
 
 /// The ISA interrupt of the ACPI fixed hardware.
 const SCI: u32 = 9;
@@ -27,6 +27,29 @@ impl Platform {
     pub(super) fn lapic_write(&mut self, offset: u64, data: &[u8]) {
         if let Some(vector) = self.lapic.write(offset, data, self.now) {
             self.ioapic.end_of_interrupt(vector);
+        }
+    }
+
+    /// To be called before each entry into the guest, after [`accept_interrupt`](Self::accept_interrupt): offers
+    /// the guest to end the interrupt in service by a write to its own memory.
+    pub fn before_entry<M: Memory>(&mut self, mem: &M) {
+        if self.lapic.ends_silently() {
+            self.pv_eoi.offer(mem);
+        }
+    }
+
+    /// To be called after each exit of the guest, before anything else is done with devices or memory: takes
+    /// that offer back, and ends the interrupt if the guest has used it.
+    pub fn after_exit<M: Memory>(&mut self, mem: &M) {
+        if self.pv_eoi.take_back(mem) {
+            self.end_interrupt();
+        }
+    }
+
+    fn end_interrupt(&mut self) {
+        if let Some(vector) = self.lapic.end_of_interrupt() {
+            self.ioapic.end_of_interrupt(vector);
+            self.settle();
         }
     }
 

@@ -10,6 +10,7 @@ use crate::kvmclock::KvmClock;
 use crate::lapic::{self, Lapic};
 use crate::pci::{self, ConfigAddress};
 use crate::pm::{self, Pm};
+use crate::pveoi::{MSR_PV_EOI, PvEoi};
 use crate::virtio::Output;
 use crate::{Effect, Memory, Ns, PlaceError, Stimulus};
 pub use config::{ConfigError, PlatformConfig};
@@ -58,6 +59,7 @@ pub struct Platform {
     ioapic: Ioapic,
     pm: Pm,
     clock: KvmClock,
+    pv_eoi: PvEoi,
     functions: Functions,
     out: Output,
 }
@@ -78,6 +80,7 @@ impl Platform {
             ioapic: Ioapic::new(),
             pm: Pm::default(),
             clock: KvmClock::new(config.wall_base_s),
+            pv_eoi: PvEoi::default(),
             functions: Functions::new(config),
             out: Output::default(),
         })
@@ -164,6 +167,7 @@ impl Platform {
     pub fn msr_read(&mut self, index: u32) -> Option<u64> {
         match index {
             MSR_APIC_BASE => Some(APIC_BASE_VALUE),
+            MSR_PV_EOI => Some(self.pv_eoi.read()),
             _ => self.clock.read(index),
         }
     }
@@ -172,6 +176,7 @@ impl Platform {
     pub fn msr_write<M: Memory>(&mut self, index: u32, value: u64, mem: &M) -> Option<()> {
         match index {
             MSR_APIC_BASE => (value == APIC_BASE_VALUE).then_some(()),
+            MSR_PV_EOI => self.pv_eoi.write(value),
             _ => self.clock.write(index, value, self.now, mem),
         }
     }
@@ -198,6 +203,7 @@ impl Platform {
             }
             Stimulus::Entropy(bytes) => self.functions.rng.answer(bytes, mem, &mut self.out)?,
             Stimulus::ConsoleInput(_) => return Err(PlaceError::NoDevice("console input")),
+            Stimulus::Stopped => self.clock.mark_stopped(self.now, mem),
             Stimulus::Button => self.pm.press_button(),
         }
         self.settle();

@@ -13,6 +13,7 @@ const LAPIC: Section = Section { tag: *b"APIC", version: 1, name: "local APIC" }
 const IOAPIC: Section = Section { tag: *b"IOAP", version: 1, name: "I/O APIC" };
 const PM: Section = Section { tag: *b"ACPI", version: 1, name: "ACPI hardware" };
 const CLOCK: Section = Section { tag: *b"CLCK", version: 2, name: "paravirtual clock" };
+const PV_EOI: Section = Section { tag: *b"PEOI", version: 1, name: "end of interrupts in memory" };
 const NET: Section = Section { tag: *b"VNET", version: 1, name: "network card" };
 const BLK: Section = Section { tag: *b"VBLK", version: 1, name: "disk" };
 const RNG: Section = Section { tag: *b"VRNG", version: 1, name: "entropy device" };
@@ -28,6 +29,7 @@ impl Platform {
         writer.section(IOAPIC, &self.ioapic);
         writer.section(PM, &self.pm);
         writer.section(CLOCK, &self.clock);
+        writer.section(PV_EOI, &self.pv_eoi);
         for nic in &self.functions.nics {
             writer.section(NET, nic);
         }
@@ -56,6 +58,7 @@ impl Platform {
         machine.ioapic = reader.section(IOAPIC)?;
         machine.pm = reader.section(PM)?;
         machine.clock = reader.section(CLOCK)?;
+        machine.pv_eoi = reader.section(PV_EOI)?;
         for nic in &mut machine.functions.nics {
             *nic = checked(reader.section(NET)?, nic)?;
         }
@@ -77,6 +80,7 @@ impl Platform {
             return Err(RestoreError::Impossible("virtual time is beyond its end"));
         }
         self.clock.validate(self.config.wall_base_s)?;
+        self.pv_eoi.validate()?;
         self.config_address.validate()?;
         self.lapic.validate(self.now)?;
         self.ioapic.validate()?;

@@ -2,7 +2,7 @@
 
 use devices::{ConfigError, Effect, PlaceError, Platform, PlatformConfig, Stimulus};
 
-use crate::driver::{APIC, MEMORY_BYTES, Machine};
+use crate::driver::{APIC, MEMORY_BYTES, Machine, config};
 
 const SYSTEM_TIME: u32 = 0x4b56_4d01;
 const WALL_CLOCK: u32 = 0x4b56_4d00;
@@ -49,7 +49,7 @@ fn apic_base_is_fixed() {
     assert_eq!(machine.platform.msr_read(0x1b), Some(0xfee0_0900));
     assert_eq!(wrmsr(&mut machine, 0x1b, 0xfee0_0900), Some(()));
     assert_eq!(wrmsr(&mut machine, 0x1b, 0xfee0_0100), None);
-    for unknown in [0x10, 0x11, 0x12, 0x4b56_4d02, 0x4b56_4d04, 0xc000_0080] {
+    for unknown in [0x10, 0x11, 0x12, 0x4b56_4d02, 0x4b56_4d03, 0xc000_0080] {
         assert_eq!(machine.platform.msr_read(unknown), None);
         assert_eq!(wrmsr(&mut machine, unknown, 0), None);
     }
@@ -72,6 +72,30 @@ fn clock_page_is_written_with_the_register_and_with_time() {
     wrmsr(&mut machine, SYSTEM_TIME, 0x1000).unwrap();
     machine.place(&Stimulus::Time(2_000_000_000));
     assert_eq!(machine.bytes(0x1000, 32), page, "disabled");
+}
+
+#[test]
+fn the_clock_page_tells_that_the_guest_was_stopped() {
+    let mut machine = Machine::new();
+    let before = machine.platform.save();
+    machine.place(&Stimulus::Stopped);
+    assert_eq!(machine.platform.save(), before, "nobody to tell");
+    wrmsr(&mut machine, SYSTEM_TIME, 0x1001).unwrap();
+    machine.place(&Stimulus::Stopped);
+    assert_eq!((machine.bytes(0x1000, 1), machine.bytes(0x101d, 1)), (vec![4], vec![3]));
+    machine.place(&Stimulus::Time(5));
+    assert_eq!(machine.bytes(0x101d, 1), [3], "the guest has not taken note yet");
+    machine.poke(0x101d, &[1]);
+    machine.place(&Stimulus::Time(6));
+    assert_eq!(machine.bytes(0x101d, 1), [1]);
+}
+
+#[test]
+fn the_wall_clock_starts_where_the_configuration_says() {
+    let mut machine = Machine::of(&PlatformConfig { wall_base_s: 1_000_000_000, ..config() });
+    machine.place(&Stimulus::Time(7_000_000_000));
+    wrmsr(&mut machine, WALL_CLOCK, 0x2000).unwrap();
+    assert_eq!(machine.bytes(0x2004, 4), 1_000_000_000u32.to_le_bytes(), "of virtual time 0, not of now");
 }
 
 #[test]

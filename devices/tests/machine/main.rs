@@ -7,5 +7,6 @@ mod hostile;
 mod interrupts;
 mod net;
 mod persist;
+mod pveoi;
 mod rng;
 mod transport;

@@ -19,6 +19,9 @@ pub(crate) enum Op {
     Done(usize, bool),
     Entropy(usize),
     Button,
+    Stopped,
+    Enter,
+    Exit,
     Accept,
     Poke(u64, Vec<u8>),
 }
@@ -48,6 +51,9 @@ impl Op {
             Op::Done(which, ok) => complete(machine, *which, *ok),
             Op::Entropy(len) => machine.place(&Stimulus::Entropy(vec![7; *len])),
             Op::Button => machine.place(&Stimulus::Button),
+            Op::Stopped => machine.place(&Stimulus::Stopped),
+            Op::Enter => machine.platform.before_entry(&machine.mem),
+            Op::Exit => machine.platform.after_exit(&machine.mem),
             Op::Accept => seen = format!("{:?}", machine.platform.accept_interrupt()).into_bytes(),
             Op::Poke(addr, data) => machine.poke(*addr, data),
         }
@@ -103,7 +109,7 @@ fn port() -> impl Strategy<Value = u16> {
 }
 
 fn msr() -> impl Strategy<Value = u32> {
-    prop_oneof![Just(0x1b), Just(0x4b56_4d00), Just(0x4b56_4d01), any::<u32>()]
+    prop_oneof![Just(0x1b), Just(0x4b56_4d00), Just(0x4b56_4d01), Just(0x4b56_4d04), any::<u32>()]
 }
 
 /// Writes to the rings that [`Machine::up`] sets up.
@@ -141,6 +147,9 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         2 => (any::<usize>(), any::<bool>()).prop_map(|(which, ok)| Op::Done(which, ok)),
         1 => (1usize..257).prop_map(Op::Entropy),
         1 => Just(Op::Button),
+        1 => Just(Op::Stopped),
+        1 => Just(Op::Enter),
+        1 => Just(Op::Exit),
         1 => Just(Op::Accept),
         8 => poke(),
     ]
