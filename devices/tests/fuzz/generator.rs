@@ -206,7 +206,9 @@ impl Generator {
         if self.one_in(2) {
             actions.push(Action::Poke(self.below(64) << 12, vec![0]));
         }
-        actions.push(Action::AfterExit);
+        if !self.one_in(4) {
+            actions.push(Action::AfterExit);
+        }
         if self.one_in(2) {
             actions.push(Action::Store(APIC + 0xb0, vec![0; 4]));
         }
