@@ -167,7 +167,6 @@ impl Ioapic {
         }
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "the 8259A pair is not wired yet"))]
     /// Whether pin 0 passes the 8259A pair's interrupt on: the processor then asks that pair for the vector.
     pub(crate) fn passes_external(&self) -> bool {
         self.table[PIC_PIN] & (MASKED | DELIVERY_MODE) == EXT_INT && self.is_active(PIC_PIN)

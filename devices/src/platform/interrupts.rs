@@ -1,10 +1,14 @@
 //! How interrupts get from the devices to the processor.
 //!
-//! | source | I/O APIC pin |
-//! |---|---|
-//! | ISA interrupt n | n |
-//! | SCI (ACPI), level, high while asserted | 9 |
-//! | INTA of PCI slot s, level, low while asserted | 16 + s modulo 4 |
+//! | source | 8259A input | I/O APIC pin |
+//! |---|---|---|
+//! | 8259A pair's output, for ExtINT | | 0 |
+//! | ISA interrupt n | n | n |
+//! | ISA interrupt 9: SCI (ACPI), level | 9 | 9, high while asserted |
+//! | INTA of PCI slot s, level | 10 or 11, as the Interrupt Line register says | 16 + s modulo 4, low while asserted |
+//!
+//! The 8259A pair's output reaches the processor by LINT0 of the local APIC, or by pin 0 of the I/O APIC. What
+//! the local APIC itself has goes first.
 
 use super::Platform;
 use crate::{Memory, ioapic};
@@ -18,9 +22,19 @@ impl Platform {
         for message in self.out.msis.drain(..) {
             self.lapic.msi(message.addr, message.data);
         }
-        let isa = u32::from(self.pm.interrupt()) << SCI;
+        let isa = u16::from(self.pm.interrupt()) << SCI;
         let pci = self.functions.intx();
-        self.ioapic.update(isa | (pci.pins << ioapic::PCI_PIN), &mut self.lapic);
+        for irq in 0..16 {
+            self.pic.set_line(irq, (isa | pci.isa) >> irq & 1 != 0);
+        }
+        let pic = u32::from(self.pic.output()) << ioapic::PIC_PIN;
+        let pins = u32::from(isa) | pic | (pci.pins << ioapic::PCI_PIN);
+        self.ioapic.update(pins, &mut self.lapic);
+    }
+
+    /// Whether the 8259A pair asks the processor for its attention, and is heard.
+    fn external_waits(&self) -> bool {
+        self.pic.output() && (self.lapic.takes_external() || self.ioapic.passes_external())
     }
 
     /// The guest writes the local APIC's page.
@@ -55,11 +69,18 @@ impl Platform {
 
     /// The interrupt vector that the processor would take now, if its interrupt flag allowed.
     pub fn pending_interrupt(&self) -> Option<u8> {
-        self.lapic.pending()
+        // Asking the 8259A pair for its vector is an acknowledgement: here a copy is asked.
+        self.lapic.pending().or_else(|| self.external_waits().then(|| self.pic.clone().acknowledge()))
     }
 
-    /// The processor takes the pending interrupt: it is in service until the guest writes EOI.
+    /// The processor takes the pending interrupt: it is in service until the guest ends it.
     pub fn accept_interrupt(&mut self) -> Option<u8> {
-        self.lapic.accept()
+        let vector = match self.lapic.accept() {
+            Some(vector) => vector,
+            None if self.external_waits() => self.pic.acknowledge(),
+            None => return None,
+        };
+        self.settle();
+        Some(vector)
     }
 }

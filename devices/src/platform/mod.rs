@@ -4,26 +4,19 @@ mod config;
 mod functions;
 mod interrupts;
 mod persist;
+mod ports;
 
 use crate::ioapic::{self, Ioapic};
 use crate::kvmclock::KvmClock;
 use crate::lapic::{self, Lapic};
-use crate::pci::{self, ConfigAddress};
-use crate::pm::{self, Pm};
+use crate::legacy::pic::{self, Pic};
+use crate::pci::ConfigAddress;
+use crate::pm::Pm;
 use crate::pveoi::{MSR_PV_EOI, PvEoi};
 use crate::virtio::Output;
 use crate::{Effect, Memory, Ns, PlaceError, Stimulus};
 pub use config::{ConfigError, PlatformConfig};
 use functions::Functions;
-
-/// One byte here is one byte on the console.
-const CONSOLE_PORT: u16 = 0xe9;
-/// The PC's reset control register; bit 2 resets.
-const RESET_PORT: u16 = 0xcf9;
-const RESET_BIT: u8 = 1 << 2;
-/// The panic notifier: reading tells which events it takes, writing reports them (QEMU `docs/specs/pvpanic`).
-const PANIC_PORT: u16 = 0x505;
-const PANICKED: u8 = 1 << 0;
 
 /// IA32_APIC_BASE: enabled, boot processor, page at 0xFEE00000. It cannot be changed.
 const MSR_APIC_BASE: u32 = 0x1b;
@@ -57,6 +50,7 @@ pub struct Platform {
     config_address: ConfigAddress,
     lapic: Lapic,
     ioapic: Ioapic,
+    pic: Pic,
     pm: Pm,
     clock: KvmClock,
     pv_eoi: PvEoi,
@@ -65,8 +59,8 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Builds the machine in its state after power-up, at virtual time 0. PCI is set up as firmware leaves it:
-    /// BARs assigned, memory space and bus mastering on, MSI-X off.
+    /// Builds the machine as firmware leaves it, at virtual time 0: BARs and interrupt lines assigned, memory
+    /// space and bus mastering on, MSI-X off, the 8259A pair wired through the local APIC.
     ///
     /// # Errors
     /// When the configuration asks for devices that the machine cannot have.
@@ -78,64 +72,13 @@ impl Platform {
             config_address: ConfigAddress::default(),
             lapic: Lapic::new(),
             ioapic: Ioapic::new(),
+            pic: pic_after_firmware(),
             pm: Pm::default(),
             clock: KvmClock::new(config.wall_base_s),
             pv_eoi: PvEoi::default(),
             functions: Functions::new(config),
             out: Output::default(),
         })
-    }
-
-    /// IN: `data` has the access's width. Bytes that no device drives are all ones.
-    pub fn pio_read(&mut self, port: u16, data: &mut [u8]) {
-        data.fill(0xff);
-        if port == pci::ADDRESS_PORT && data.len() == 4 {
-            data.copy_from_slice(&self.config_address.read().to_le_bytes());
-        } else if let Some(target) = self.config_address.target(port, data.len()) {
-            self.functions.config_read(target.slot, target.offset, data);
-        } else {
-            self.chip_read(port, data);
-        }
-        self.settle();
-    }
-
-    /// OUT: `data` has the access's width. Ports without a device ignore it.
-    pub fn pio_write<M: Memory>(&mut self, port: u16, data: &[u8], mem: &M) {
-        match (port, data) {
-            (pci::ADDRESS_PORT, [a, b, c, d]) => {
-                self.config_address.write(u32::from_le_bytes([*a, *b, *c, *d]));
-            }
-            (RESET_PORT, [value]) if value & RESET_BIT != 0 => self.out.effects.push(Effect::Reset),
-            (CONSOLE_PORT, [byte]) => self.out.effects.push(Effect::Console(vec![*byte])),
-            (PANIC_PORT, [events]) if events & PANICKED != 0 => self.out.effects.push(Effect::GuestPanicked),
-            _ => match self.config_address.target(port, data.len()) {
-                Some(target) => {
-                    self.functions.config_write(target.slot, target.offset, data, mem, &mut self.out);
-                }
-                None => self.chip_write(port, data),
-            },
-        }
-        self.settle();
-    }
-
-    /// Reads the port of a chip.
-    fn chip_read(&mut self, port: u16, data: &mut [u8]) {
-        match (port, data) {
-            (pm::FIRST_PORT..=pm::LAST_PORT, data) => {
-                self.pm.read(usize::from(port - pm::FIRST_PORT), data, self.now);
-            }
-            (PANIC_PORT, [events]) => *events = PANICKED,
-            _ => {}
-        }
-    }
-
-    /// Writes the port of a chip.
-    fn chip_write(&mut self, port: u16, data: &[u8]) {
-        if (pm::FIRST_PORT..=pm::LAST_PORT).contains(&port)
-            && self.pm.write(usize::from(port - pm::FIRST_PORT), data)
-        {
-            self.out.effects.push(Effect::PowerOff);
-        }
     }
 
     /// A load from device memory: `data` has the access's width. Where no device is, all ones.
@@ -267,6 +210,14 @@ impl Platform {
         counters.broken_rings += self.functions.rng.broken_rings();
         counters
     }
+}
+
+/// The 8259A pair as firmware leaves it: the interrupts of PCI and ACPI, 9 to 11, are level-triggered. All else
+/// is up to the operating system.
+fn pic_after_firmware() -> Pic {
+    let mut pic = Pic::new();
+    pic.write(pic::SLAVE_ELCR, 0b1110);
+    pic
 }
 
 /// The offset into a device's page of an access that lies within it.

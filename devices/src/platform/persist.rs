@@ -11,6 +11,7 @@ const CONFIG: Section = Section { tag: *b"CONF", version: 2, name: "configuratio
 const BOARD: Section = Section { tag: *b"BORD", version: 1, name: "board" };
 const LAPIC: Section = Section { tag: *b"APIC", version: 1, name: "local APIC" };
 const IOAPIC: Section = Section { tag: *b"IOAP", version: 1, name: "I/O APIC" };
+const PIC: Section = Section { tag: *b"8259", version: 1, name: "8259A pair" };
 const PM: Section = Section { tag: *b"ACPI", version: 1, name: "ACPI hardware" };
 const CLOCK: Section = Section { tag: *b"CLCK", version: 2, name: "paravirtual clock" };
 const PV_EOI: Section = Section { tag: *b"PEOI", version: 1, name: "end of interrupts in memory" };
@@ -27,6 +28,7 @@ impl Platform {
         writer.section(BOARD, &(self.now, &self.config_address));
         writer.section(LAPIC, &self.lapic);
         writer.section(IOAPIC, &self.ioapic);
+        writer.section(PIC, &self.pic);
         writer.section(PM, &self.pm);
         writer.section(CLOCK, &self.clock);
         writer.section(PV_EOI, &self.pv_eoi);
@@ -56,6 +58,7 @@ impl Platform {
         (machine.now, machine.config_address) = reader.section::<(u64, ConfigAddress)>(BOARD)?;
         machine.lapic = reader.section(LAPIC)?;
         machine.ioapic = reader.section(IOAPIC)?;
+        machine.pic = reader.section(PIC)?;
         machine.pm = reader.section(PM)?;
         machine.clock = reader.section(CLOCK)?;
         machine.pv_eoi = reader.section(PV_EOI)?;
@@ -84,6 +87,7 @@ impl Platform {
         self.config_address.validate()?;
         self.lapic.validate(self.now)?;
         self.ioapic.validate()?;
+        self.pic.validate()?;
         self.pm.validate()?;
         Ok(())
     }

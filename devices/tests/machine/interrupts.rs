@@ -128,3 +128,76 @@ fn panics_are_reported() {
     machine.platform.pio_write(0x505, &[1], &machine.mem);
     assert_eq!(machine.effects(), [Effect::GuestPanicked]);
 }
+
+/// Initialises the 8259A pair: vectors 0x20 to 0x2f, `unmasked` inputs of the slave.
+fn set_up_pic(machine: &mut Machine, unmasked: u8) {
+    for (port, value) in [
+        (0x20, 0x11),
+        (0x21, 0x20),
+        (0x21, 4),
+        (0x21, 1),
+        (0xa0, 0x11),
+        (0xa1, 0x28),
+        (0xa1, 2),
+        (0xa1, 1),
+        (0x21, 0xfb),
+        (0xa1, !unmasked),
+    ] {
+        machine.platform.pio_write(port, &[value], &machine.mem);
+    }
+}
+
+/// Non-specific EOI to both.
+fn end_pic_interrupt(machine: &mut Machine) {
+    machine.platform.pio_write(0xa0, &[0x20], &machine.mem);
+    machine.platform.pio_write(0x20, &[0x20], &machine.mem);
+}
+
+#[test]
+fn guests_without_an_apic_are_interrupted_by_the_8259a_pair() {
+    let mut machine = Machine::new();
+    set_up_pic(&mut machine, 1 << 2);
+    let (mut rx, _) = machine.up_net();
+    rx.offer(&machine, &[(0x10000, 1600, WRITE)]);
+    machine.frame(&[7; 60]);
+    assert_eq!(machine.platform.pending_interrupt(), Some(0x2a), "ISA interrupt 10");
+    assert_eq!(machine.platform.pending_interrupt(), Some(0x2a), "asking does not acknowledge");
+    assert_eq!(machine.platform.accept_interrupt(), Some(0x2a));
+    assert_eq!(machine.platform.pending_interrupt(), None);
+    end_pic_interrupt(&mut machine);
+    assert_eq!(machine.platform.accept_interrupt(), Some(0x2a), "the level is still there");
+    assert_eq!(machine.read::<1>(NET_BAR + 0x1000), [1]);
+    end_pic_interrupt(&mut machine);
+    assert_eq!(machine.platform.accept_interrupt(), None);
+}
+
+#[test]
+fn the_8259a_pair_waits_behind_the_local_apic_and_its_mask() {
+    let mut machine = Machine::new();
+    set_up_pic(&mut machine, 1 << 1);
+    machine.platform.pio_write(0x602, &0x100u16.to_le_bytes(), &machine.mem);
+    machine.place(&Stimulus::Button);
+    machine.enable_apic();
+    machine.write(APIC + 0x300, &0x0004_0041u32.to_le_bytes());
+    assert_eq!(machine.platform.pending_interrupt(), Some(0x41));
+    assert_eq!(machine.interrupt(), Some(0x41));
+    assert_eq!(machine.platform.pending_interrupt(), Some(0x29));
+    machine.write(APIC + 0x350, &0x0001_0700u32.to_le_bytes());
+    assert_eq!(machine.platform.pending_interrupt(), None, "LINT0 is masked");
+    machine.ioapic_write(0x10, 0x700);
+    assert_eq!(machine.platform.accept_interrupt(), Some(0x29), "through pin 0 of the I/O APIC");
+}
+
+#[test]
+fn wide_accesses_reach_a_port_each() {
+    let mut machine = Machine::new();
+    set_up_pic(&mut machine, 0xff);
+    let mut data = [0; 2];
+    machine.platform.pio_read(0xa0, &mut data);
+    assert_eq!(data, [0, 0], "request register and mask");
+    machine.platform.pio_read(0x4d0, &mut data);
+    assert_eq!(data, [0, 0x0e], "9 to 11 are level-triggered");
+    machine.platform.pio_read(0xffff, &mut data);
+    assert_eq!(data, [0xff; 2]);
+    machine.platform.pio_write(0xffff, &[1, 2], &machine.mem);
+}
