@@ -131,6 +131,11 @@ impl Ioapic {
         (usize::from(index / 2), u32::from(index % 2) * 32)
     }
 
+    /// The pins whose devices assert them, as of the last [`update`](Self::update).
+    pub(crate) fn asserted(&self) -> u32 {
+        self.asserted
+    }
+
     /// Whether the wire has the voltage that the entry calls asserted.
     fn is_active(&self, pin: usize) -> bool {
         let high = ((self.asserted ^ ACTIVE_LOW) >> pin) & 1 != 0;

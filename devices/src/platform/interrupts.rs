@@ -3,6 +3,7 @@
 //! | source | 8259A input | I/O APIC pin |
 //! |---|---|---|
 //! | 8259A pair's output, for ExtINT | | 0 |
+//! | 8254 counter 0, a pulse for each rise | 0 | 2 |
 //! | ISA interrupt n | n | n |
 //! | ISA interrupt 9: SCI (ACPI), level | 9 | 9, high while asserted |
 //! | INTA of PCI slot s, level | 10 or 11, as the Interrupt Line register says | 16 + s modulo 4, low while asserted |
@@ -13,6 +14,9 @@
 use super::Platform;
 use crate::{Memory, ioapic};
 
+/// The interval timer's ISA interrupt, and its pin at the I/O APIC.
+const TIMER: u8 = 0;
+const TIMER_PIN: u32 = 2;
 /// The ISA interrupt of the ACPI fixed hardware.
 const SCI: u32 = 9;
 
@@ -27,9 +31,21 @@ impl Platform {
         for irq in 0..16 {
             self.pic.set_line(irq, (isa | pci.isa) >> irq & 1 != 0);
         }
+        if self.pit.take_rise() {
+            self.pulse_timer();
+        }
         let pic = u32::from(self.pic.output()) << ioapic::PIC_PIN;
         let pins = u32::from(isa) | pic | (pci.pins << ioapic::PCI_PIN);
         self.ioapic.update(pins, &mut self.lapic);
+    }
+
+    /// Counter 0's output has risen, and may be low again: both controllers see an edge.
+    fn pulse_timer(&mut self) {
+        self.pic.set_line(TIMER, true);
+        self.pic.set_line(TIMER, false);
+        let others = self.ioapic.asserted();
+        self.ioapic.update(others | (1 << TIMER_PIN), &mut self.lapic);
+        self.ioapic.update(others, &mut self.lapic);
     }
 
     /// Whether the 8259A pair asks the processor for its attention, and is heard.

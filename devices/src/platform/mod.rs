@@ -10,6 +10,7 @@ use crate::ioapic::{self, Ioapic};
 use crate::kvmclock::KvmClock;
 use crate::lapic::{self, Lapic};
 use crate::legacy::pic::{self, Pic};
+use crate::legacy::pit::Pit;
 use crate::pci::ConfigAddress;
 use crate::pm::Pm;
 use crate::pveoi::{MSR_PV_EOI, PvEoi};
@@ -51,6 +52,7 @@ pub struct Platform {
     lapic: Lapic,
     ioapic: Ioapic,
     pic: Pic,
+    pit: Pit,
     pm: Pm,
     clock: KvmClock,
     pv_eoi: PvEoi,
@@ -73,6 +75,7 @@ impl Platform {
             lapic: Lapic::new(),
             ioapic: Ioapic::new(),
             pic: pic_after_firmware(),
+            pit: Pit::new(),
             pm: Pm::default(),
             clock: KvmClock::new(config.wall_base_s),
             pv_eoi: PvEoi::default(),
@@ -161,6 +164,7 @@ impl Platform {
             return Err(PlaceError::EndOfTime(now));
         }
         self.pm.advance(self.now, now);
+        self.pit.advance(now);
         self.now = now;
         self.clock.publish(now, mem);
         self.lapic.advance(now);
@@ -175,7 +179,8 @@ impl Platform {
     /// When a device next does something by itself: the virtual time at which [`Stimulus::Time`] is to be
     /// placed at the latest. Always after [`now`](Self::now).
     pub fn next_deadline(&self) -> Option<Ns> {
-        [self.lapic.next_deadline(), self.pm.next_deadline(self.now)].into_iter().flatten().min()
+        let chips = [self.lapic.next_deadline(), self.pit.next_deadline(), self.pm.next_deadline(self.now)];
+        chips.into_iter().flatten().min()
     }
 
     /// Disk reads and flushes that were submitted and are not done, as the effects they were. To be issued

@@ -1,7 +1,7 @@
 //! Which chip answers at which port.
 
 use super::Platform;
-use crate::legacy::pic;
+use crate::legacy::{pic, pit};
 use crate::pci;
 use crate::{Effect, Memory, pm};
 
@@ -64,6 +64,7 @@ impl Platform {
             | pic::SLAVE_DATA
             | pic::MASTER_ELCR
             | pic::SLAVE_ELCR => self.pic.read(port),
+            pit::COUNTER_0..=pit::CONTROL | pit::SYSTEM_CONTROL => self.pit.read(port, self.now),
             PANIC_PORT => PANICKED,
             _ => 0xff,
         }
@@ -77,6 +78,7 @@ impl Platform {
             | pic::SLAVE_DATA
             | pic::MASTER_ELCR
             | pic::SLAVE_ELCR => self.pic.write(port, value),
+            pit::COUNTER_0..=pit::CONTROL | pit::SYSTEM_CONTROL => self.pit.write(port, value, self.now),
             CONSOLE_PORT => self.out.effects.push(Effect::Console(vec![value])),
             PANIC_PORT if value & PANICKED != 0 => self.out.effects.push(Effect::GuestPanicked),
             _ => {}

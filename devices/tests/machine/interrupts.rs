@@ -201,3 +201,31 @@ fn wide_accesses_reach_a_port_each() {
     assert_eq!(data, [0xff; 2]);
     machine.platform.pio_write(0xffff, &[1, 2], &machine.mem);
 }
+
+#[test]
+fn the_interval_timer_interrupts_both_controllers() {
+    let mut machine = Machine::new();
+    set_up_pic(&mut machine, 0);
+    machine.platform.pio_write(0x21, &[0xfe], &machine.mem);
+    machine.enable_apic();
+    machine.ioapic_write(0x10 + 2 * 2, 0x31);
+    // Counter 0, both bytes, rate generator: 1,193 pulses are 999,847.5 ns.
+    machine.platform.pio_write(0x43, &[0x34], &machine.mem);
+    machine.platform.pio_write(0x40, &[0xa9], &machine.mem);
+    machine.platform.pio_write(0x40, &[0x04], &machine.mem);
+    let first = machine.platform.next_deadline().unwrap();
+    assert!((999_000..1_002_000).contains(&first), "{first} ns");
+    machine.place(&Stimulus::Time(first - 1));
+    assert_eq!(machine.platform.pending_interrupt(), None);
+    machine.place(&Stimulus::Time(first));
+    assert_eq!(machine.interrupt(), Some(0x31), "pin 2");
+    assert_eq!(machine.platform.accept_interrupt(), Some(0x20), "ISA interrupt 0, after the local APIC's");
+    end_pic_interrupt(&mut machine);
+    let second = machine.platform.next_deadline().unwrap();
+    assert!((999_846..=999_849).contains(&(second - first)), "{} ns", second - first);
+    machine.place(&Stimulus::Time(second + 50_000_000));
+    assert_eq!(machine.interrupt(), Some(0x31), "fifty periods late");
+    assert_eq!(machine.platform.accept_interrupt(), Some(0x20));
+    end_pic_interrupt(&mut machine);
+    assert_eq!(machine.platform.pending_interrupt(), None, "many edges are one interrupt");
+}

@@ -105,7 +105,7 @@ fn address() -> impl Strategy<Value = u64> {
 }
 
 fn port() -> impl Strategy<Value = u16> {
-    prop_oneof![3 => Just(0xcf8u16), 3 => 0xcfcu16..0xd00, 2 => 0x600u16..0x60c, 2 => prop_oneof![0x20u16..0x22, 0xa0u16..0xa2], 1 => any::<u16>()]
+    prop_oneof![3 => Just(0xcf8u16), 3 => 0xcfcu16..0xd00, 2 => 0x600u16..0x60c, 2 => prop_oneof![0x20u16..0x22, 0x40u16..0x44, 0xa0u16..0xa2], 1 => any::<u16>()]
 }
 
 fn msr() -> impl Strategy<Value = u32> {
