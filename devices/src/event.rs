@@ -47,7 +47,7 @@ pub enum Effect {
         /// How many, 1 to 256.
         len: u32,
     },
-    /// Bytes for the console.
+    /// Bytes for the console: from the serial port, or from port 0xE9.
     Console(Vec<u8>),
     /// The guest asks for a reset of the machine.
     Reset,
@@ -83,7 +83,8 @@ pub enum Stimulus {
     /// Random bytes for the oldest [`Effect::Entropy`] that waits: 1 to 256 of them. Fewer than asked for are
     /// an answer too; those beyond are dropped.
     Entropy(Vec<u8>),
-    /// Bytes typed at the console.
+    /// Bytes typed at the console, for the serial port. Those beyond 16 KiB that the guest has not read are
+    /// dropped.
     ConsoleInput(Vec<u8>),
     /// The power button was pressed.
     Button,

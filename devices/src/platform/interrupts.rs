@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 8259A pair's output, for ExtINT | | 0 |
 //! | 8254 counter 0, a pulse for each rise | 0 | 2 |
-//! | ISA interrupt n | n | n |
+//! | ISA interrupt 4: 16550A at 0x3F8 | 4 | 4 |
 //! | ISA interrupt 9: SCI (ACPI), level | 9 | 9, high while asserted |
 //! | INTA of PCI slot s, level | 10 or 11, as the Interrupt Line register says | 16 + s modulo 4, low while asserted |
 //!
@@ -17,6 +17,8 @@ use crate::{Memory, ioapic};
 /// The interval timer's ISA interrupt, and its pin at the I/O APIC.
 const TIMER: u8 = 0;
 const TIMER_PIN: u32 = 2;
+/// The serial port's ISA interrupt.
+const SERIAL: u32 = 4;
 /// The ISA interrupt of the ACPI fixed hardware.
 const SCI: u32 = 9;
 
@@ -26,7 +28,7 @@ impl Platform {
         for message in self.out.msis.drain(..) {
             self.lapic.msi(message.addr, message.data);
         }
-        let isa = u16::from(self.pm.interrupt()) << SCI;
+        let isa = (u16::from(self.uart.irq()) << SERIAL) | (u16::from(self.pm.interrupt()) << SCI);
         let pci = self.functions.intx();
         for irq in 0..16 {
             self.pic.set_line(irq, (isa | pci.isa) >> irq & 1 != 0);

@@ -11,6 +11,7 @@ use crate::kvmclock::KvmClock;
 use crate::lapic::{self, Lapic};
 use crate::legacy::pic::{self, Pic};
 use crate::legacy::pit::Pit;
+use crate::legacy::uart::Uart;
 use crate::pci::ConfigAddress;
 use crate::pm::Pm;
 use crate::pveoi::{MSR_PV_EOI, PvEoi};
@@ -38,6 +39,8 @@ pub struct Counters {
     pub broken_rings: u64,
     /// Clock updates to addresses outside of memory.
     pub clock_updates_ignored: u64,
+    /// Bytes typed at the console that the serial port had no room for.
+    pub console_dropped: u64,
 }
 
 /// The PC's devices: one state machine.
@@ -53,6 +56,7 @@ pub struct Platform {
     ioapic: Ioapic,
     pic: Pic,
     pit: Pit,
+    uart: Uart,
     pm: Pm,
     clock: KvmClock,
     pv_eoi: PvEoi,
@@ -76,6 +80,7 @@ impl Platform {
             ioapic: Ioapic::new(),
             pic: pic_after_firmware(),
             pit: Pit::new(),
+            uart: Uart::new(),
             pm: Pm::default(),
             clock: KvmClock::new(config.wall_base_s),
             pv_eoi: PvEoi::default(),
@@ -148,7 +153,7 @@ impl Platform {
                 disk.done(*id, *ok, data, mem, &mut self.out)?;
             }
             Stimulus::Entropy(bytes) => self.functions.rng.answer(bytes, mem, &mut self.out)?,
-            Stimulus::ConsoleInput(_) => return Err(PlaceError::NoDevice("console input")),
+            Stimulus::ConsoleInput(bytes) => self.uart.receive(bytes),
             Stimulus::Stopped => self.clock.mark_stopped(self.now, mem),
             Stimulus::Button => self.pm.press_button(),
         }
@@ -202,7 +207,11 @@ impl Platform {
 
     /// What was dropped or refused so far.
     pub fn counters(&self) -> Counters {
-        let mut counters = Counters { clock_updates_ignored: self.clock.ignored(), ..Counters::default() };
+        let mut counters = Counters {
+            clock_updates_ignored: self.clock.ignored(),
+            console_dropped: self.uart.dropped(),
+            ..Counters::default()
+        };
         for nic in &self.functions.nics {
             let (rx, tx) = nic.device().dropped();
             counters.rx_dropped += rx;

@@ -13,6 +13,7 @@ const LAPIC: Section = Section { tag: *b"APIC", version: 1, name: "local APIC" }
 const IOAPIC: Section = Section { tag: *b"IOAP", version: 1, name: "I/O APIC" };
 const PIC: Section = Section { tag: *b"8259", version: 1, name: "8259A pair" };
 const PIT: Section = Section { tag: *b"8254", version: 1, name: "interval timer" };
+const UART: Section = Section { tag: *b"COM1", version: 1, name: "serial port" };
 const PM: Section = Section { tag: *b"ACPI", version: 1, name: "ACPI hardware" };
 const CLOCK: Section = Section { tag: *b"CLCK", version: 2, name: "paravirtual clock" };
 const PV_EOI: Section = Section { tag: *b"PEOI", version: 1, name: "end of interrupts in memory" };
@@ -31,6 +32,7 @@ impl Platform {
         writer.section(IOAPIC, &self.ioapic);
         writer.section(PIC, &self.pic);
         writer.section(PIT, &self.pit);
+        writer.section(UART, &self.uart);
         writer.section(PM, &self.pm);
         writer.section(CLOCK, &self.clock);
         writer.section(PV_EOI, &self.pv_eoi);
@@ -62,6 +64,7 @@ impl Platform {
         machine.ioapic = reader.section(IOAPIC)?;
         machine.pic = reader.section(PIC)?;
         machine.pit = reader.section(PIT)?;
+        machine.uart = reader.section(UART)?;
         machine.pm = reader.section(PM)?;
         machine.clock = reader.section(CLOCK)?;
         machine.pv_eoi = reader.section(PV_EOI)?;
@@ -92,6 +95,7 @@ impl Platform {
         self.ioapic.validate()?;
         self.pic.validate()?;
         self.pit.validate(self.now)?;
+        self.uart.validate()?;
         self.pm.validate()?;
         Ok(())
     }

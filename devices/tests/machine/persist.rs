@@ -18,6 +18,7 @@ pub(crate) enum Op {
     Frame(Vec<u8>),
     Done(usize, bool),
     Entropy(usize),
+    Type(usize),
     Button,
     Stopped,
     Enter,
@@ -50,6 +51,7 @@ impl Op {
             Op::Frame(frame) => machine.frame(frame),
             Op::Done(which, ok) => complete(machine, *which, *ok),
             Op::Entropy(len) => machine.place(&Stimulus::Entropy(vec![7; *len])),
+            Op::Type(len) => machine.place(&Stimulus::ConsoleInput(vec![b'a'; *len])),
             Op::Button => machine.place(&Stimulus::Button),
             Op::Stopped => machine.place(&Stimulus::Stopped),
             Op::Enter => machine.platform.before_entry(&machine.mem),
@@ -105,7 +107,7 @@ fn address() -> impl Strategy<Value = u64> {
 }
 
 fn port() -> impl Strategy<Value = u16> {
-    prop_oneof![3 => Just(0xcf8u16), 3 => 0xcfcu16..0xd00, 2 => 0x600u16..0x60c, 2 => prop_oneof![0x20u16..0x22, 0x40u16..0x44, 0xa0u16..0xa2], 1 => any::<u16>()]
+    prop_oneof![3 => Just(0xcf8u16), 3 => 0xcfcu16..0xd00, 2 => 0x600u16..0x60c, 2 => prop_oneof![0x20u16..0x22, 0x40u16..0x44, 0x3f8u16..0x400, 0xa0u16..0xa2], 1 => any::<u16>()]
 }
 
 fn msr() -> impl Strategy<Value = u32> {
@@ -146,6 +148,7 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         2 => (0usize..1600).prop_map(|len| Op::Frame(vec![len as u8; len])),
         2 => (any::<usize>(), any::<bool>()).prop_map(|(which, ok)| Op::Done(which, ok)),
         1 => (1usize..257).prop_map(Op::Entropy),
+        1 => (0usize..40).prop_map(Op::Type),
         1 => Just(Op::Button),
         1 => Just(Op::Stopped),
         1 => Just(Op::Enter),
