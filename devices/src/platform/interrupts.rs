@@ -5,6 +5,7 @@
 //! | 8259A pair's output, for ExtINT | | 0 |
 //! | 8254 counter 0, a pulse for each rise | 0 | 2 |
 //! | ISA interrupt 4: 16550A at 0x3F8 | 4 | 4 |
+//! | ISA interrupt 8: real-time clock | 8 | 8 |
 //! | ISA interrupt 9: SCI (ACPI), level | 9 | 9, high while asserted |
 //! | INTA of PCI slot s, level | 10 or 11, as the Interrupt Line register says | 16 + s modulo 4, low while asserted |
 //!
@@ -19,6 +20,8 @@ const TIMER: u8 = 0;
 const TIMER_PIN: u32 = 2;
 /// The serial port's ISA interrupt.
 const SERIAL: u32 = 4;
+/// The real-time clock's ISA interrupt.
+const CLOCK: u32 = 8;
 /// The ISA interrupt of the ACPI fixed hardware.
 const SCI: u32 = 9;
 
@@ -28,7 +31,8 @@ impl Platform {
         for message in self.out.msis.drain(..) {
             self.lapic.msi(message.addr, message.data);
         }
-        let isa = (u16::from(self.uart.irq()) << SERIAL) | (u16::from(self.pm.interrupt()) << SCI);
+        let chips = [(self.uart.irq(), SERIAL), (self.rtc.irq(), CLOCK), (self.pm.interrupt(), SCI)];
+        let isa = chips.iter().fold(0, |lines, (asserted, irq)| lines | (u16::from(*asserted) << irq));
         let pci = self.functions.intx();
         for irq in 0..16 {
             self.pic.set_line(irq, (isa | pci.isa) >> irq & 1 != 0);

@@ -11,6 +11,7 @@ use crate::kvmclock::KvmClock;
 use crate::lapic::{self, Lapic};
 use crate::legacy::pic::{self, Pic};
 use crate::legacy::pit::Pit;
+use crate::legacy::rtc::Rtc;
 use crate::legacy::uart::Uart;
 use crate::pci::ConfigAddress;
 use crate::pm::Pm;
@@ -57,6 +58,7 @@ pub struct Platform {
     pic: Pic,
     pit: Pit,
     uart: Uart,
+    rtc: Rtc,
     pm: Pm,
     clock: KvmClock,
     pv_eoi: PvEoi,
@@ -81,6 +83,7 @@ impl Platform {
             pic: pic_after_firmware(),
             pit: Pit::new(),
             uart: Uart::new(),
+            rtc: Rtc::new(u64::from(config.wall_base_s)),
             pm: Pm::default(),
             clock: KvmClock::new(config.wall_base_s),
             pv_eoi: PvEoi::default(),
@@ -170,6 +173,7 @@ impl Platform {
         }
         self.pm.advance(self.now, now);
         self.pit.advance(now);
+        self.rtc.advance(now);
         self.now = now;
         self.clock.publish(now, mem);
         self.lapic.advance(now);
@@ -184,7 +188,12 @@ impl Platform {
     /// When a device next does something by itself: the virtual time at which [`Stimulus::Time`] is to be
     /// placed at the latest. Always after [`now`](Self::now).
     pub fn next_deadline(&self) -> Option<Ns> {
-        let chips = [self.lapic.next_deadline(), self.pit.next_deadline(), self.pm.next_deadline(self.now)];
+        let chips = [
+            self.lapic.next_deadline(),
+            self.pit.next_deadline(),
+            self.rtc.next_deadline(),
+            self.pm.next_deadline(self.now),
+        ];
         chips.into_iter().flatten().min()
     }
 

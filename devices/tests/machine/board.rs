@@ -114,6 +114,29 @@ fn the_wall_clock_starts_where_the_configuration_says() {
     machine.place(&Stimulus::Time(7_000_000_000));
     wrmsr(&mut machine, WALL_CLOCK, 0x2000).unwrap();
     assert_eq!(machine.bytes(0x2004, 4), 1_000_000_000u32.to_le_bytes(), "of virtual time 0, not of now");
+    // 2001-09-09 01:46:40 UTC, and seven seconds.
+    let shown = [0x32, 9, 8, 7, 4, 2, 0].map(|register| {
+        out(&mut machine, 0x70, &[register]);
+        let mut data = [0];
+        machine.platform.pio_read(0x71, &mut data);
+        data[0]
+    });
+    assert_eq!(shown, [0x20, 0x01, 0x09, 0x09, 0x01, 0x46, 0x47]);
+}
+
+#[test]
+fn the_real_time_clock_interrupts() {
+    let mut machine = Machine::new();
+    machine.enable_apic();
+    machine.ioapic_write(0x10 + 8 * 2, 0x38);
+    // Register B: update-ended interrupt, 24 hours.
+    out(&mut machine, 0x70, &[0x0b]);
+    out(&mut machine, 0x71, &[0x12]);
+    assert_eq!(machine.platform.next_deadline(), Some(1_000_000_000));
+    machine.place(&Stimulus::Time(1_000_000_000));
+    assert_eq!(machine.interrupt(), Some(0x38));
+    machine.place(&Stimulus::Time(2_000_000_000));
+    assert_eq!(machine.interrupt(), None, "register C was not read: no new edge");
 }
 
 #[test]
