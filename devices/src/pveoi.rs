@@ -19,11 +19,12 @@ const RESERVED: u64 = 1 << 1;
 /// The bit in memory.
 const OFFER: u8 = 1;
 
-/// The register, and whether the offer stands.
+/// The register, and the offer that stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PvEoi {
     register: u64,
-    offered: bool,
+    /// The address of the bit, while the guest may clear it.
+    offered: Option<u64>,
 }
 
 impl PvEoi {
@@ -37,27 +38,25 @@ impl PvEoi {
 
     /// Makes the offer, if the guest has given an address in memory. Nothing is in the way of it.
     pub(crate) fn offer<M: Memory>(&mut self, mem: &M) {
-        let addr = GuestAddress(self.register & !ENABLE);
-        self.offered = self.register & ENABLE != 0
-            && mem.check_range(addr, 1, Permissions::ReadWrite)
-            && mem.write_obj(OFFER, addr).is_ok();
+        let addr = self.register & !ENABLE;
+        let made = self.register & ENABLE != 0
+            && mem.check_range(GuestAddress(addr), 1, Permissions::ReadWrite)
+            && mem.write_obj(OFFER, GuestAddress(addr)).is_ok();
+        self.offered = made.then_some(addr);
     }
 
     /// Takes the offer back. Whether the guest has used it.
     pub(crate) fn take_back<M: Memory>(&mut self, mem: &M) -> bool {
-        if !std::mem::take(&mut self.offered) {
-            return false;
-        }
-        let addr = GuestAddress(self.register & !ENABLE);
+        let Some(addr) = self.offered.take() else { return false };
         // The address was in memory when the offer was made: both accesses succeed.
-        let Ok(byte) = mem.read_obj::<u8>(addr) else { return false };
+        let Ok(byte) = mem.read_obj::<u8>(GuestAddress(addr)) else { return false };
         let used = byte & OFFER == 0;
-        used || mem.write_obj(byte & !OFFER, addr).is_err()
+        used || mem.write_obj(byte & !OFFER, GuestAddress(addr)).is_err()
     }
 
     /// Checks a decoded value.
     pub(crate) fn validate(&self) -> Result<(), Invalid> {
-        if self.register & RESERVED == 0 && (self.register & ENABLE != 0 || !self.offered) {
+        if self.register & RESERVED == 0 {
             Ok(())
         } else {
             Err(Invalid("the register for the end of interrupts in memory holds an impossible value"))
