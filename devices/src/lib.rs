@@ -11,8 +11,6 @@ mod event;
 mod ioapic;
 mod kvmclock;
 mod lapic;
-// Reached only by its own tests until the platform has ports for the chips.
-#[allow(dead_code)]
 mod legacy;
 mod memory;
 mod pci;

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | 8259A pair's output, for ExtINT | | 0 |
 //! | 8254 counter 0, a pulse for each rise | 0 | 2 |
+//! | ISA interrupts 1 and 12: keyboard controller | 1, 12 | 1, 12 |
 //! | ISA interrupt 4: 16550A at 0x3F8 | 4 | 4 |
 //! | ISA interrupt 8: real-time clock | 8 | 8 |
 //! | ISA interrupt 9: SCI (ACPI), level | 9 | 9, high while asserted |
@@ -18,6 +19,9 @@ use crate::{Memory, ioapic};
 /// The interval timer's ISA interrupt, and its pin at the I/O APIC.
 const TIMER: u8 = 0;
 const TIMER_PIN: u32 = 2;
+/// The keyboard controller's ISA interrupts.
+const KEYBOARD: u32 = 1;
+const MOUSE: u32 = 12;
 /// The serial port's ISA interrupt.
 const SERIAL: u32 = 4;
 /// The real-time clock's ISA interrupt.
@@ -31,7 +35,13 @@ impl Platform {
         for message in self.out.msis.drain(..) {
             self.lapic.msi(message.addr, message.data);
         }
-        let chips = [(self.uart.irq(), SERIAL), (self.rtc.irq(), CLOCK), (self.pm.interrupt(), SCI)];
+        let chips = [
+            (self.keyboard.keyboard_irq(), KEYBOARD),
+            (self.uart.irq(), SERIAL),
+            (self.rtc.irq(), CLOCK),
+            (self.pm.interrupt(), SCI),
+            (self.keyboard.aux_irq(), MOUSE),
+        ];
         let isa = chips.iter().fold(0, |lines, (asserted, irq)| lines | (u16::from(*asserted) << irq));
         let pci = self.functions.intx();
         for irq in 0..16 {

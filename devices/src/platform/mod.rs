@@ -9,6 +9,7 @@ mod ports;
 use crate::ioapic::{self, Ioapic};
 use crate::kvmclock::KvmClock;
 use crate::lapic::{self, Lapic};
+use crate::legacy::i8042::I8042;
 use crate::legacy::pic::{self, Pic};
 use crate::legacy::pit::Pit;
 use crate::legacy::rtc::Rtc;
@@ -59,6 +60,7 @@ pub struct Platform {
     pit: Pit,
     uart: Uart,
     rtc: Rtc,
+    keyboard: I8042,
     pm: Pm,
     clock: KvmClock,
     pv_eoi: PvEoi,
@@ -84,6 +86,7 @@ impl Platform {
             pit: Pit::new(),
             uart: Uart::new(),
             rtc: Rtc::new(u64::from(config.wall_base_s)),
+            keyboard: I8042::new(),
             pm: Pm::default(),
             clock: KvmClock::new(config.wall_base_s),
             pv_eoi: PvEoi::default(),

@@ -15,6 +15,7 @@ const PIC: Section = Section { tag: *b"8259", version: 1, name: "8259A pair" };
 const PIT: Section = Section { tag: *b"8254", version: 1, name: "interval timer" };
 const UART: Section = Section { tag: *b"COM1", version: 1, name: "serial port" };
 const RTC: Section = Section { tag: *b"CMOS", version: 1, name: "real-time clock" };
+const KEYBOARD: Section = Section { tag: *b"8042", version: 1, name: "keyboard controller" };
 const PM: Section = Section { tag: *b"ACPI", version: 1, name: "ACPI hardware" };
 const CLOCK: Section = Section { tag: *b"CLCK", version: 2, name: "paravirtual clock" };
 const PV_EOI: Section = Section { tag: *b"PEOI", version: 1, name: "end of interrupts in memory" };
@@ -35,6 +36,7 @@ impl Platform {
         writer.section(PIT, &self.pit);
         writer.section(UART, &self.uart);
         writer.section(RTC, &self.rtc);
+        writer.section(KEYBOARD, &self.keyboard);
         writer.section(PM, &self.pm);
         writer.section(CLOCK, &self.clock);
         writer.section(PV_EOI, &self.pv_eoi);
@@ -68,6 +70,7 @@ impl Platform {
         machine.pit = reader.section(PIT)?;
         machine.uart = reader.section(UART)?;
         machine.rtc = reader.section(RTC)?;
+        machine.keyboard = reader.section(KEYBOARD)?;
         machine.pm = reader.section(PM)?;
         machine.clock = reader.section(CLOCK)?;
         machine.pv_eoi = reader.section(PV_EOI)?;
@@ -100,6 +103,7 @@ impl Platform {
         self.pit.validate(self.now)?;
         self.uart.validate()?;
         self.rtc.validate(self.now)?;
+        self.keyboard.validate()?;
         self.pm.validate()?;
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Which chip answers at which port.
 
 use super::Platform;
-use crate::legacy::{pic, pit, rtc, uart};
+use crate::legacy::{i8042, pic, pit, rtc, uart};
 use crate::pci;
 use crate::{Effect, Memory, pm};
 
@@ -65,6 +65,7 @@ impl Platform {
             | pic::MASTER_ELCR
             | pic::SLAVE_ELCR => self.pic.read(port),
             pit::COUNTER_0..=pit::CONTROL | pit::SYSTEM_CONTROL => self.pit.read(port, self.now),
+            i8042::DATA | i8042::COMMAND | i8042::PORT_92 => self.keyboard.read(port),
             rtc::INDEX | rtc::DATA => self.rtc.read(port, self.now),
             uart::BASE..=uart::LAST => self.uart.read(port),
             PANIC_PORT => PANICKED,
@@ -81,6 +82,9 @@ impl Platform {
             | pic::MASTER_ELCR
             | pic::SLAVE_ELCR => self.pic.write(port, value),
             pit::COUNTER_0..=pit::CONTROL | pit::SYSTEM_CONTROL => self.pit.write(port, value, self.now),
+            i8042::DATA | i8042::COMMAND | i8042::PORT_92 => {
+                self.out.effects.extend(self.keyboard.write(port, value));
+            }
             rtc::INDEX | rtc::DATA => self.rtc.write(port, value, self.now),
             uart::BASE..=uart::LAST => self.out.effects.extend(self.uart.write(port, value)),
             CONSOLE_PORT => self.out.effects.push(Effect::Console(vec![value])),

@@ -125,6 +125,15 @@ fn the_wall_clock_starts_where_the_configuration_says() {
 }
 
 #[test]
+fn every_way_to_reset() {
+    let mut machine = Machine::new();
+    for (port, value) in [(0xcf9, 0x06), (0x64, 0xfe), (0x92, 0x01)] {
+        out(&mut machine, port, &[value]);
+        assert_eq!(machine.effects(), [Effect::Reset], "port {port:#x}");
+    }
+}
+
+#[test]
 fn the_real_time_clock_interrupts() {
     let mut machine = Machine::new();
     machine.enable_apic();
