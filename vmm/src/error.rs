@@ -94,6 +94,14 @@ pub enum BootError {
         /// What is wrong with it, and what to do.
         reason: String,
     },
+    /// The initial file system cannot be loaded.
+    #[error("cannot load the guest's initial file system {path}: {reason}", path = path.display())]
+    Initrd {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// The command line does not fit.
     #[error("the guest's command line has {got} bytes, at most {max} fit: shorten it")]
     CommandLineTooLong {

@@ -24,8 +24,10 @@ const PIO_BYTES_MAX: usize = 4096;
 pub struct VmConfig {
     /// Guest memory in MiB.
     pub memory_mib: u32,
-    /// The kernel: a static ELF64 executable.
+    /// The kernel: a static ELF64 executable, or the bzImage of a Linux kernel for x86-64.
     pub kernel: PathBuf,
+    /// The initial file system for a bzImage.
+    pub initrd: Option<PathBuf>,
     /// Its command line, at most 2,047 bytes.
     pub cmdline: String,
     /// The devices.
@@ -140,7 +142,7 @@ impl Vm {
     }
 
     /// Loads the kernel and sets the boot state: 64-bit mode, the first 4 GiB mapped linearly for the
-    /// supervisor, interrupts off, RSI at a Linux zero page with memory map and command line.
+    /// supervisor, interrupts off, RSI at a Linux zero page with memory map, command line and ACPI tables.
     ///
     /// # Errors
     ///
@@ -150,7 +152,9 @@ impl Vm {
             return Err(BootError::AlreadyStarted);
         }
         self.life = Life::Filling;
-        let state = boot::load(&self.ram, &self.config.kernel, &self.config.cmdline)?;
+        let VmConfig { kernel, initrd, cmdline, .. } = &self.config;
+        let sources = boot::Sources { kernel, initrd: initrd.as_deref(), command_line: cmdline };
+        let state = boot::load(&self.ram, sources)?;
         self.vcpu.set_state(&state)?;
         self.cr8 = self.vcpu.task_priority();
         self.life = Life::Running;
@@ -187,7 +191,11 @@ impl Vm {
             self.offer_interrupt()?;
             self.evaluate = false;
         }
-        let exit = self.vcpu.run(entry)?;
+        // Offered anew at each entry: a kick in between changes nothing.
+        self.platform.before_entry(&self.ram);
+        let exit = self.vcpu.run(entry);
+        self.platform.after_exit(&self.ram);
+        let exit = exit?;
         // A kick may have come before the entry.
         self.unfinished &= exit == VmExit::Interrupted;
         self.follow_task_priority();

@@ -131,6 +131,7 @@ fn config(kernel: &Path) -> VmConfig {
     VmConfig {
         memory_mib: MEMORY_MIB,
         kernel: kernel.to_owned(),
+        initrd: None,
         cmdline: String::new(),
         platform: PlatformConfig::default(),
     }

@@ -157,6 +157,7 @@ impl<'h, 'a> Engine<'h, 'a> {
         let vm = VmConfig {
             memory_mib: config.guest.memory_mib,
             kernel: config.guest.kernel.clone(),
+            initrd: None,
             cmdline: format!("{} seed={seed:016x}", config.guest.cmdline),
             platform: devices::PlatformConfig {
                 macs: config.guest.nics.clone(),

@@ -96,7 +96,8 @@ fn interrupted(then: &[VmExit]) -> (Vm, Arc<Mutex<Script>>) {
     let script = Arc::new(Mutex::new(Script { exits, ..Script::default() }));
     let platform =
         PlatformConfig { macs: vec![[2, 0, 0, 0, 0, 1]], disks: vec![64], ..PlatformConfig::default() };
-    let config = VmConfig { memory_mib: 1, kernel: PathBuf::new(), cmdline: String::new(), platform };
+    let config =
+        VmConfig { memory_mib: 1, kernel: PathBuf::new(), initrd: None, cmdline: String::new(), platform };
     let mut vm = Vm {
         ram: memory::allocate(1).expect("1 MiB"),
         vcpu: Box::new(Scripted(Arc::clone(&script))),

@@ -66,8 +66,8 @@ const HYPERVISOR_NAME: &[u8; 12] = b"TwinRunHyper";
 /// `Hv#1`: a hypercall interface on which the host's time cannot be asked for.
 const HYPERVISOR_INTERFACE: u32 = 0x3123_7648;
 const KVM_NAME: &[u8; 12] = b"KVMKVMKVM\0\0\0";
-/// Clock source by the new registers (3), declared stable (24).
-pub const KVM_FEATURES: u32 = bits(&[3, 24]);
+/// Clock source by the new registers (3), end of interrupts in memory (6), clock declared stable (24).
+pub const KVM_FEATURES: u32 = bits(&[3, 6, 24]);
 const BRAND: &[u8; 48] = b"TwinRun virtual processor, profile v1\0\0\0\0\0\0\0\0\0\0\0";
 
 const fn bits(list: &[u32]) -> u32 {

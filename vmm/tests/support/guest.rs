@@ -343,6 +343,7 @@ impl Kernel {
         VmConfig {
             memory_mib: 16,
             kernel: self.0.clone(),
+            initrd: None,
             cmdline: "test".into(),
             platform: PlatformConfig {
                 macs: vec![[2, 0, 0, 0, 0, 1]],

@@ -1,0 +1,164 @@
+//! Boots one guest, a Linux kernel with an initial file system or an ELF program, and shows what it does.
+//!
+//! `linux KERNEL [--initrd FILE] [--cmdline TEXT] [--memory MIB] [--disk FILE | --disk MIB]... [--tap NAME]
+//! [--seconds N] [--until TEXT]`
+//!
+//! The console is the terminal's output. `--until` ends the run when the guest has printed that text; at the end
+//! the exits are counted by kind. Without `--tap` frames go nowhere. A disk's changes are not kept.
+//!
+//! This is the smallest owner that a machine can have. Virtual time follows the host's monotonic clock: it is
+//! placed after every exit, when a device's deadline has come, and at least every [`HEARTBEAT`], because a
+//! guest that waits for its clock with interrupts off makes no exit at all.
+
+mod timer;
+mod world;
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use devices::{PlatformConfig, Stimulus};
+use vmm::{ExitKind, Stop, Vm, VmConfig};
+
+use self::timer::Timer;
+use self::world::World;
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Time is placed at least this often.
+const HEARTBEAT: Duration = Duration::from_millis(4);
+const USAGE: &str = "usage: linux KERNEL [--initrd FILE] [--cmdline TEXT] [--memory MIB] [--disk FILE-OR-MIB] \
+                     [--tap NAME] [--seconds N] [--until TEXT]";
+
+struct Options {
+    kernel: PathBuf,
+    initrd: Option<PathBuf>,
+    cmdline: String,
+    memory_mib: u32,
+    disks: Vec<String>,
+    tap: Option<String>,
+    seconds: u64,
+    until: Option<String>,
+}
+
+fn options() -> Result<Options, Failure> {
+    let mut options = Options {
+        kernel: PathBuf::new(),
+        initrd: None,
+        cmdline: "console=ttyS0 ip=10.77.0.10/24 seed=0123456789abcdef".into(),
+        memory_mib: 256,
+        disks: Vec::new(),
+        tap: None,
+        seconds: u64::MAX,
+        until: None,
+    };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value; {USAGE}"));
+        match argument.as_str() {
+            "--initrd" => options.initrd = Some(value()?.into()),
+            "--cmdline" => options.cmdline = value()?,
+            "--memory" => options.memory_mib = value()?.parse()?,
+            "--disk" => options.disks.push(value()?),
+            "--tap" => options.tap = Some(value()?),
+            "--seconds" => options.seconds = value()?.parse()?,
+            "--until" => options.until = Some(value()?),
+            _ if argument.starts_with("--") => return Err(format!("{argument} is unknown; {USAGE}").into()),
+            _ => options.kernel = argument.into(),
+        }
+    }
+    if options.kernel.as_os_str().is_empty() { Err(USAGE.into()) } else { Ok(options) }
+}
+
+fn main() -> Result<(), Failure> {
+    let options = options()?;
+    let mut world = World::new(&options.disks, options.tap.as_deref(), options.until)?;
+    let wall = std::time::UNIX_EPOCH.elapsed()?.as_secs();
+    let platform = PlatformConfig {
+        macs: vec![[0x52, 0x54, 0x00, 0x77, 0x00, 0x0a]],
+        disks: world.sectors(),
+        wall_base_s: u32::try_from(wall)?,
+    };
+    let mut vm = Vm::new(&VmConfig {
+        memory_mib: options.memory_mib,
+        kernel: options.kernel,
+        initrd: options.initrd,
+        cmdline: options.cmdline,
+        platform,
+    })?;
+    vm.boot()?;
+    world.receive(vm.kicker())?;
+    let mut run = Run::new(&vm);
+    let outcome = run.go(&mut vm, &mut world, Duration::from_secs(options.seconds));
+    run.report(&world);
+    outcome
+}
+
+/// The loop, and what it counts.
+struct Run {
+    start: Instant,
+    timer: Timer,
+    in_guest: Duration,
+    idle: Duration,
+    kicks: u64,
+    exits: [u64; 6],
+}
+
+impl Run {
+    fn new(vm: &Vm) -> Self {
+        let (in_guest, idle) = (Duration::ZERO, Duration::ZERO);
+        let timer = Timer::start(vm.kicker(), HEARTBEAT);
+        Run { start: Instant::now(), timer, in_guest, idle, kicks: 0, exits: [0; 6] }
+    }
+
+    fn go(&mut self, vm: &mut Vm, world: &mut World, limit: Duration) -> Result<(), Failure> {
+        while !world.finished() && self.start.elapsed() < limit {
+            vm.place(&Stimulus::Time(u64::try_from(self.start.elapsed().as_nanos())?))?;
+            for frame in world.take_frames()? {
+                vm.place(&Stimulus::Frame { nic: 0, frame })?;
+            }
+            let due = vm.next_deadline().map(|deadline| self.start + Duration::from_nanos(deadline));
+            if vm.waits() {
+                self.wait(due);
+            } else if !self.enter(vm, due)? {
+                return Ok(());
+            }
+            for effect in vm.take_effects() {
+                world.take(vm, effect)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sleeps until the guest has something to do. A received frame ends it.
+    fn wait(&mut self, due: Option<Instant>) {
+        let before = Instant::now();
+        let limit = due.map_or(HEARTBEAT, |due| due.saturating_duration_since(before));
+        thread::park_timeout(limit);
+        self.idle += before.elapsed();
+    }
+
+    /// One exit. Whether the guest goes on.
+    fn enter(&mut self, vm: &mut Vm, due: Option<Instant>) -> Result<bool, Failure> {
+        self.timer.set(due);
+        let entered = Instant::now();
+        let stop = vm.run()?;
+        self.in_guest += entered.elapsed();
+        match stop {
+            Stop::Exit(kind) => self.exits[kind as usize] += 1,
+            Stop::Kicked => self.kicks += 1,
+            Stop::Shutdown => println!("\n[triple fault]"),
+        }
+        Ok(stop != Stop::Shutdown)
+    }
+
+    fn report(&self, world: &World) {
+        let [in_guest, idle, total] =
+            [self.in_guest, self.idle, self.start.elapsed()].map(|time| time.as_secs_f64());
+        print!("\n[{total:.3} s, {in_guest:.3} s in the guest, {idle:.3} s asleep; kicks {}", self.kicks);
+        for kind in [ExitKind::Pio, ExitKind::Mmio, ExitKind::Msr, ExitKind::Halt, ExitKind::Window] {
+            print!(", {kind:?} {}", self.exits[kind as usize]);
+        }
+        println!("; {}]", world.summary());
+    }
+}
