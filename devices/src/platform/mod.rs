@@ -11,7 +11,7 @@ use crate::kvmclock::KvmClock;
 use crate::lapic::{self, Lapic};
 use crate::legacy::i8042::I8042;
 use crate::legacy::pic::{self, Pic};
-use crate::legacy::pit::Pit;
+use crate::legacy::pit::{self, Pit};
 use crate::legacy::rtc::Rtc;
 use crate::legacy::uart::Uart;
 use crate::pci::ConfigAddress;
@@ -83,7 +83,7 @@ impl Platform {
             lapic: Lapic::new(),
             ioapic: Ioapic::new(),
             pic: pic_after_firmware(),
-            pit: Pit::new(),
+            pit: pit_after_firmware(),
             uart: Uart::new(),
             rtc: Rtc::new(u64::from(config.wall_base_s)),
             keyboard: I8042::new(),
@@ -244,6 +244,17 @@ fn pic_after_firmware() -> Pic {
     let mut pic = Pic::new();
     pic.write(pic::SLAVE_ELCR, 0b1110);
     pic
+}
+
+/// The timer as firmware leaves it: counter 0 runs. Linux draws random numbers from it before it has any use for
+/// it, and waits for ever if it stands still. Firmware leaves it ticking; here (mode 4) it comes to its end once,
+/// while IRQ0 is masked, and counts on without, so that a guest that never looks at it has no deadlines by it.
+fn pit_after_firmware() -> Pit {
+    let mut pit = Pit::new();
+    for (port, value) in [(pit::CONTROL, 0x38), (pit::COUNTER_0, 0), (pit::COUNTER_0, 0)] {
+        pit.write(port, value, 0);
+    }
+    pit
 }
 
 /// The offset into a device's page of an access that lies within it.

@@ -51,6 +51,29 @@ fn the_serial_port_is_the_console() {
 }
 
 #[test]
+fn the_interval_timer_runs_before_it_is_programmed() {
+    let mut machine = Machine::new();
+    let mut read_back = |now| {
+        machine.place(&Stimulus::Time(now));
+        // Latch status and count of counter 0.
+        out(&mut machine, 0x43, &[0xc2]);
+        let [mut status, mut low, mut high] = [[0]; 3];
+        for byte in [&mut status, &mut low, &mut high] {
+            machine.platform.pio_read(0x40, byte);
+        }
+        (status[0] & 0x40, u16::from_le_bytes([low[0], high[0]]))
+    };
+    let (null, first) = read_back(1_000_000);
+    let (still_null, second) = read_back(2_000_000);
+    assert_eq!((null, still_null), (0, 0), "the count is loaded");
+    assert_eq!(first.wrapping_sub(second), 1193, "and counts down a millisecond's pulses");
+    // It comes to its end once and then asks for nothing more.
+    machine.place(&Stimulus::Time(60_000_000));
+    assert_eq!(machine.interrupt(), None);
+    assert_eq!(machine.platform.next_deadline(), None);
+}
+
+#[test]
 fn nobody_home_reads_all_ones() {
     let mut machine = Machine::new();
     let mut data = [0; 4];
@@ -141,6 +164,7 @@ fn the_real_time_clock_interrupts() {
     // Register B: update-ended interrupt, 24 hours.
     out(&mut machine, 0x70, &[0x0b]);
     out(&mut machine, 0x71, &[0x12]);
+    machine.place(&Stimulus::Time(100_000_000));
     assert_eq!(machine.platform.next_deadline(), Some(1_000_000_000));
     machine.place(&Stimulus::Time(1_000_000_000));
     assert_eq!(machine.interrupt(), Some(0x38));
@@ -175,16 +199,16 @@ fn clock_pages_outside_of_memory_are_ignored_and_counted() {
 fn timer_interrupt_comes_with_time() {
     let mut machine = Machine::new();
     machine.enable_apic();
-    machine.place(&Stimulus::Time(1000));
+    machine.place(&Stimulus::Time(100_001_000));
     machine.write(APIC + 0x3e0, &0xbu32.to_le_bytes());
     machine.write(APIC + 0x320, &0xecu32.to_le_bytes());
     machine.write(APIC + 0x380, &500u32.to_le_bytes());
-    assert_eq!(machine.platform.next_deadline(), Some(1500));
-    machine.place(&Stimulus::Time(1400));
+    assert_eq!(machine.platform.next_deadline(), Some(100_001_500));
+    machine.place(&Stimulus::Time(100_001_400));
     assert_eq!(machine.platform.pending_interrupt(), None);
     assert_eq!(machine.read32(APIC + 0x390), 100);
-    machine.place(&Stimulus::Time(1600));
-    assert_eq!(machine.platform.now(), 1600);
+    machine.place(&Stimulus::Time(100_001_600));
+    assert_eq!(machine.platform.now(), 100_001_600);
     assert_eq!(machine.platform.pending_interrupt(), Some(0xec));
     assert_eq!(machine.interrupt(), Some(0xec));
     assert_eq!(machine.platform.next_deadline(), None);
