@@ -97,10 +97,11 @@ fn range(function: u32, last: u32, name: &[u8; 12]) -> Leaf {
 #[must_use]
 pub fn profile(vendor: Vendor) -> Vec<Leaf> {
     let name = vendor.name();
-    // Family, model, stepping: 15, 6, 1 and 15, 107, 1.
+    // Family, model, stepping: 15, 6, 1 and 15, 47, 2. Linux looks for defects of AMD's later models of that
+    // family in registers that only these have.
     let (signature, repeated) = match vendor {
         Vendor::Intel => (0x0000_0f61, 0),
-        Vendor::Amd => (0x0006_0fb1, AMD_REPEATED_EDX),
+        Vendor::Amd => (0x0002_0ff2, AMD_REPEATED_EDX),
     };
     // The vendor's own leaves give the name in EBX, EDX, ECX.
     let vendor_leaf = |function, last| leaf(function, [last, word(name, 0), word(name, 2), word(name, 1)]);
