@@ -1,10 +1,10 @@
 //! Boots one guest, a Linux kernel with an initial file system or an ELF program, and shows what it does.
 //!
 //! `linux KERNEL [--initrd FILE] [--cmdline TEXT] [--memory MIB] [--disk FILE | --disk MIB]... [--tap NAME]
-//! [--seconds N] [--until TEXT]`
+//! [--seconds N] [--until TEXT] [--every N]`
 //!
-//! The console is the terminal's output. `--until` ends the run when the guest has printed that text; at the end
-//! the exits are counted by kind. Without `--tap` frames go nowhere. A disk's changes are not kept.
+//! The console is the terminal's output. `--until` ends the run when the guest has printed that text; at the end,
+//! and `--every` so many seconds, the exits are counted by kind. Without `--tap` frames go nowhere. A disk's changes are not kept.
 //!
 //! This is the smallest owner that a machine can have. Virtual time follows the host's monotonic clock: it is
 //! placed after every exit, when a device's deadline has come, and at least every [`HEARTBEAT`], because a
@@ -28,7 +28,7 @@ type Failure = Box<dyn std::error::Error>;
 /// Time is placed at least this often.
 const HEARTBEAT: Duration = Duration::from_millis(4);
 const USAGE: &str = "usage: linux KERNEL [--initrd FILE] [--cmdline TEXT] [--memory MIB] [--disk FILE-OR-MIB] \
-                     [--tap NAME] [--seconds N] [--until TEXT]";
+                     [--tap NAME] [--seconds N] [--until TEXT] [--every N]";
 
 struct Options {
     kernel: PathBuf,
@@ -39,6 +39,7 @@ struct Options {
     tap: Option<String>,
     seconds: u64,
     until: Option<String>,
+    every: u64,
 }
 
 fn options() -> Result<Options, Failure> {
@@ -51,6 +52,7 @@ fn options() -> Result<Options, Failure> {
         tap: None,
         seconds: u64::MAX,
         until: None,
+        every: u64::MAX,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -62,6 +64,7 @@ fn options() -> Result<Options, Failure> {
             "--disk" => options.disks.push(value()?),
             "--tap" => options.tap = Some(value()?),
             "--seconds" => options.seconds = value()?.parse()?,
+            "--every" => options.every = value()?.parse()?,
             "--until" => options.until = Some(value()?),
             _ if argument.starts_with("--") => return Err(format!("{argument} is unknown; {USAGE}").into()),
             _ => options.kernel = argument.into(),
@@ -89,7 +92,7 @@ fn main() -> Result<(), Failure> {
     vm.boot()?;
     world.receive(vm.kicker())?;
     let mut run = Run::new(&vm);
-    let outcome = run.go(&mut vm, &mut world, Duration::from_secs(options.seconds));
+    let outcome = run.go(&mut vm, &mut world, options.seconds, options.every);
     run.report(&world);
     outcome
 }
@@ -111,8 +114,13 @@ impl Run {
         Run { start: Instant::now(), timer, in_guest, idle, kicks: 0, exits: [0; 6] }
     }
 
-    fn go(&mut self, vm: &mut Vm, world: &mut World, limit: Duration) -> Result<(), Failure> {
+    fn go(&mut self, vm: &mut Vm, world: &mut World, seconds: u64, every: u64) -> Result<(), Failure> {
+        let (limit, mut next) = (Duration::from_secs(seconds), Duration::from_secs(every));
         while !world.finished() && self.start.elapsed() < limit {
+            if self.start.elapsed() >= next {
+                next += Duration::from_secs(every);
+                self.report(world);
+            }
             vm.place(&Stimulus::Time(u64::try_from(self.start.elapsed().as_nanos())?))?;
             for frame in world.take_frames()? {
                 vm.place(&Stimulus::Frame { nic: 0, frame })?;
