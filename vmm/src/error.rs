@@ -262,3 +262,47 @@ pub enum RestoreError {
     #[error("the devices refuse their part of the saved machine: {0}")]
     Devices(#[from] devices::RestoreError),
 }
+
+/// Why a whole machine cannot be written.
+#[derive(Debug, Error)]
+pub enum SaveImageError {
+    /// The machine has no state.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// Writing failed.
+    #[error("the machine cannot be written: {0}: make room, or choose another place")]
+    Write(#[from] io::Error),
+}
+
+/// Why a whole machine that was written is refused.
+#[derive(Debug, Error)]
+pub enum LoadImageError {
+    /// Reading failed, or the image ends too early.
+    #[error("the saved machine cannot be read: {0}: it is cut short or unreadable, take another copy")]
+    Read(#[from] io::Error),
+    /// Not an image of a machine.
+    #[error("this is not a whole saved machine: it does not begin with the mark of one")]
+    NotAnImage,
+    /// Another version of the program wrote it.
+    #[error(
+        "the saved machine has image format {got}, this program reads format {want}: use the same version"
+    )]
+    Version {
+        /// Format found.
+        got: u16,
+        /// Format known.
+        want: u16,
+    },
+    /// It was saved on a machine of another kind.
+    #[error(
+        "the saved machine had another {0}: restore it with the same configuration, program version and \
+         processor vendor"
+    )]
+    OtherMachine(&'static str),
+    /// Impossible contents, or a wrong checksum.
+    #[error("the saved machine is damaged ({0}): take another copy")]
+    Damaged(&'static str),
+    /// The machine refuses its state.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+}

@@ -21,7 +21,10 @@ mod saved;
 pub mod table;
 mod vcpu;
 
-pub use error::{BootError, DirtyError, RestoreError, RunError, SaveError, VcpuError, VmError};
+pub use error::{
+    BootError, DirtyError, LoadImageError, RestoreError, RunError, SaveError, SaveImageError, VcpuError,
+    VmError,
+};
 pub use machine::{ExitKind, Reached, Stop, Vm, VmConfig};
 pub use vcpu::{Capabilities, Kicker, Landing, LandingCounts};
 

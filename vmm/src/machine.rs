@@ -9,6 +9,7 @@ use crate::error::{BootError, DirtyError, RestoreError, RunError, SaveError, Vcp
 use crate::kvm::Tracking;
 use crate::memory::Ram;
 use crate::saved::{self, SavedVm};
+use crate::table::cpuid::Vendor;
 use crate::table::layout::LAPIC_TPR;
 use crate::vcpu::{Answer, Capabilities, Kicker, Vcpu, VmEntry, VmExit};
 use crate::{PAGE_SIZE, boot, dirty, kvm, memory, table};
@@ -383,6 +384,12 @@ impl Vm {
         self.platform.outstanding_disk()
     }
 
+    /// Requests for entropy that were submitted and not answered, the oldest first.
+    #[must_use]
+    pub fn outstanding_entropy(&self) -> Vec<Effect> {
+        self.platform.outstanding_entropy()
+    }
+
     /// When the devices want time placed next, in ns of virtual time.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Ns> {
@@ -475,6 +482,12 @@ impl Vm {
         self.vcpu.capabilities()
     }
 
+    /// Who the guest is told made the processor. A guest may be moved between machines of one vendor only.
+    #[must_use]
+    pub fn vendor(&self) -> Vendor {
+        self.vcpu.vendor()
+    }
+
     /// Digest of the machine table: CPUID profile, memory map, model-specific registers. Two hosts may pair
     /// only if it is equal.
     #[must_use]
@@ -491,6 +504,7 @@ enum Served {
     Answer(ExitKind, Answer),
 }
 
+mod image;
 mod landing;
 #[cfg(test)]
 mod tests;

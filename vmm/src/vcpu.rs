@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::VcpuError;
+use crate::table::cpuid::Vendor;
 
 /// Which places of the guest's execution a backend can find again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +130,8 @@ impl VmExit {
 pub(crate) trait Vcpu: Send {
     /// Which places this backend can find again.
     fn capabilities(&self) -> Capabilities;
+    /// Who the guest is told made the processor.
+    fn vendor(&self) -> Vendor;
     /// Why there are no landings on this host, and what to change. `None`: there are.
     fn landing_obstacle(&self) -> Option<String>;
     /// What landings cost so far.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::boot::tests_support::boot_state;
+use crate::table::cpuid::Vendor;
 use crate::vcpu::{CpuState, Kick, Landing, LandingCounts};
 
 /// What the machine did to the vCPU, and what the vCPU does next.
@@ -29,6 +30,9 @@ impl Kick for Mutex<Script> {
 impl Vcpu for Scripted {
     fn capabilities(&self) -> Capabilities {
         Capabilities { exact: false, exit: true, landing: false, landing_kernel: false, asynchronous: true }
+    }
+    fn vendor(&self) -> Vendor {
+        Vendor::Intel
     }
     fn landing_obstacle(&self) -> Option<String> {
         None

@@ -5,5 +5,6 @@
 mod exits;
 #[path = "../support/guest.rs"]
 mod guest;
+mod image;
 mod instructions;
 mod replica;
