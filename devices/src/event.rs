@@ -1,5 +1,6 @@
 //! What crosses the border of the machine: effects out, stimuli in.
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Virtual time of the guest: nanoseconds since it was started.
@@ -58,7 +59,7 @@ pub enum Effect {
 }
 
 /// Something the world does to the guest, placed at an exact position of its execution.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stimulus {
     /// Virtual time has reached this value.
     Time(Ns),

@@ -17,9 +17,11 @@ mod error;
 mod kvm;
 mod machine;
 mod memory;
+pub mod record;
 mod saved;
 pub mod table;
 mod vcpu;
+mod walk;
 
 pub use error::{
     BootError, DirtyError, LoadImageError, RestoreError, RunError, SaveError, SaveImageError, VcpuError,

@@ -476,6 +476,11 @@ impl Vm {
         Ok(())
     }
 
+    /// Guest memory, for those who only look.
+    pub(crate) fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
     /// Which places of the guest's execution can be found again on this backend.
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {

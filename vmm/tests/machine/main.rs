@@ -7,4 +7,5 @@ mod exits;
 mod guest;
 mod image;
 mod instructions;
+mod record;
 mod replica;

@@ -94,7 +94,6 @@ mod mapped;
 pub(super) mod probe;
 mod ring;
 mod store;
-mod walk;
 
 use std::io;
 
