@@ -1,10 +1,13 @@
 //! Boots one guest, a Linux kernel with an initial file system or an ELF program, and shows what it does.
 //!
 //! `linux KERNEL [--initrd FILE] [--cmdline TEXT] [--memory MIB] [--disk FILE | --disk MIB]... [--tap NAME]
-//! [--seconds N] [--until TEXT] [--every N]`
+//! [--seconds N] [--until TEXT] [--every N]
+//! [--save FILE] [--restore FILE] [--wall SECONDS]`
 //!
 //! The console is the terminal's output. `--until` ends the run when the guest has printed that text; at the end,
 //! and `--every` so many seconds, the exits are counted by kind. Without `--tap` frames go nowhere. A disk's changes are not kept.
+//! `--save` writes the whole machine at the end, `--restore` goes on with one that was written, which
+//! needs the same memory, disks and `--wall`: the wall-clock time at the guest's start, by default the host's.
 //!
 //! This is the smallest owner that a machine can have. Virtual time follows the host's monotonic clock: it is
 //! placed after every exit, when a device's deadline has come, and at least every [`HEARTBEAT`], because a
@@ -13,11 +16,14 @@
 mod timer;
 mod world;
 
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, BufWriter};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use devices::{PlatformConfig, Stimulus};
+use devices::{Ns, PlatformConfig, Stimulus};
 use vmm::{ExitKind, Stop, Vm, VmConfig};
 
 use self::timer::Timer;
@@ -28,7 +34,8 @@ type Failure = Box<dyn std::error::Error>;
 /// Time is placed at least this often.
 const HEARTBEAT: Duration = Duration::from_millis(4);
 const USAGE: &str = "usage: linux KERNEL [--initrd FILE] [--cmdline TEXT] [--memory MIB] [--disk FILE-OR-MIB] \
-                     [--tap NAME] [--seconds N] [--until TEXT] [--every N]";
+                     [--tap NAME] [--seconds N] [--until TEXT] [--every N] [--save FILE] \
+                     [--restore FILE] [--wall SECONDS]";
 
 struct Options {
     kernel: PathBuf,
@@ -40,6 +47,9 @@ struct Options {
     seconds: u64,
     until: Option<String>,
     every: u64,
+    wall: Option<u64>,
+    save: Option<PathBuf>,
+    restore: Option<PathBuf>,
 }
 
 fn options() -> Result<Options, Failure> {
@@ -53,6 +63,9 @@ fn options() -> Result<Options, Failure> {
         seconds: u64::MAX,
         until: None,
         every: u64::MAX,
+        wall: None,
+        save: None,
+        restore: None,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -65,6 +78,9 @@ fn options() -> Result<Options, Failure> {
             "--tap" => options.tap = Some(value()?),
             "--seconds" => options.seconds = value()?.parse()?,
             "--every" => options.every = value()?.parse()?,
+            "--wall" => options.wall = Some(value()?.parse()?),
+            "--save" => options.save = Some(value()?.into()),
+            "--restore" => options.restore = Some(value()?.into()),
             "--until" => options.until = Some(value()?),
             _ if argument.starts_with("--") => return Err(format!("{argument} is unknown; {USAGE}").into()),
             _ => options.kernel = argument.into(),
@@ -76,7 +92,7 @@ fn options() -> Result<Options, Failure> {
 fn main() -> Result<(), Failure> {
     let options = options()?;
     let mut world = World::new(&options.disks, options.tap.as_deref(), options.until)?;
-    let wall = std::time::UNIX_EPOCH.elapsed()?.as_secs();
+    let wall = options.wall.map_or_else(|| UNIX_EPOCH.elapsed().map(|since| since.as_secs()), Ok)?;
     let platform = PlatformConfig {
         macs: vec![[0x52, 0x54, 0x00, 0x77, 0x00, 0x0a]],
         disks: world.sectors(),
@@ -89,17 +105,31 @@ fn main() -> Result<(), Failure> {
         cmdline: options.cmdline,
         platform,
     })?;
-    vm.boot()?;
+    match &options.restore {
+        Some(image) => vm.restore_from(&mut BufReader::new(File::open(image)?))?,
+        None => vm.boot()?,
+    }
+    for effect in [vm.outstanding_disk(), vm.outstanding_entropy()].concat() {
+        world.take(&mut vm, effect)?;
+    }
     world.receive(vm.kicker())?;
     let mut run = Run::new(&vm);
     let outcome = run.go(&mut vm, &mut world, options.seconds, options.every);
     run.report(&world);
-    outcome
+    outcome?;
+    if let Some(image) = options.save {
+        // It holds all that the guest has in memory: for its owner alone.
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(image)?;
+        vm.save_to(&mut BufWriter::new(file))?;
+    }
+    Ok(())
 }
 
 /// The loop, and what it counts.
 struct Run {
     start: Instant,
+    /// Virtual time at `start`.
+    before: Ns,
     timer: Timer,
     in_guest: Duration,
     idle: Duration,
@@ -111,7 +141,7 @@ impl Run {
     fn new(vm: &Vm) -> Self {
         let (in_guest, idle) = (Duration::ZERO, Duration::ZERO);
         let timer = Timer::start(vm.kicker(), HEARTBEAT);
-        Run { start: Instant::now(), timer, in_guest, idle, kicks: 0, exits: [0; 6] }
+        Run { start: Instant::now(), before: vm.now(), timer, in_guest, idle, kicks: 0, exits: [0; 6] }
     }
 
     fn go(&mut self, vm: &mut Vm, world: &mut World, seconds: u64, every: u64) -> Result<(), Failure> {
@@ -121,11 +151,13 @@ impl Run {
                 next += Duration::from_secs(every);
                 self.report(world);
             }
-            vm.place(&Stimulus::Time(u64::try_from(self.start.elapsed().as_nanos())?))?;
+            let elapsed = u64::try_from(self.start.elapsed().as_nanos())?;
+            vm.place(&Stimulus::Time(self.before + elapsed))?;
             for frame in world.take_frames()? {
                 vm.place(&Stimulus::Frame { nic: 0, frame })?;
             }
-            let due = vm.next_deadline().map(|deadline| self.start + Duration::from_nanos(deadline));
+            let since_start = |deadline: Ns| Duration::from_nanos(deadline.saturating_sub(self.before));
+            let due = vm.next_deadline().map(|deadline| self.start + since_start(deadline));
             if vm.waits() {
                 self.wait(due);
             } else if !self.enter(vm, due)? {
