@@ -4,7 +4,7 @@
 //! [--seconds N] [--until TEXT] [--every N]
 //! [--save FILE] [--restore FILE] [--wall SECONDS]`
 //!
-//! The console is the terminal's output. `--until` ends the run when the guest has printed that text; at the end,
+//! The console is the terminal's, line by line. `--until` ends the run when the guest has printed that text; at the end,
 //! and `--every` so many seconds, the exits are counted by kind. Without `--tap` frames go nowhere. A disk's changes are not kept.
 //! `--save` writes the whole machine at the end, `--restore` goes on with one that was written, which
 //! needs the same memory, disks and `--wall`: the wall-clock time at the guest's start, by default the host's.
@@ -112,7 +112,7 @@ fn main() -> Result<(), Failure> {
     for effect in [vm.outstanding_disk(), vm.outstanding_entropy()].concat() {
         world.take(&mut vm, effect)?;
     }
-    world.receive(vm.kicker())?;
+    world.receive(&vm.kicker())?;
     let mut run = Run::new(&vm);
     let outcome = run.go(&mut vm, &mut world, options.seconds, options.every);
     run.report(&world);
@@ -153,8 +153,8 @@ impl Run {
             }
             let elapsed = u64::try_from(self.start.elapsed().as_nanos())?;
             vm.place(&Stimulus::Time(self.before + elapsed))?;
-            for frame in world.take_frames()? {
-                vm.place(&Stimulus::Frame { nic: 0, frame })?;
+            for arrival in world.take_arrivals()? {
+                vm.place(&arrival)?;
             }
             let since_start = |deadline: Ns| Duration::from_nanos(deadline.saturating_sub(self.before));
             let due = vm.next_deadline().map(|deadline| self.start + since_start(deadline));
@@ -170,7 +170,7 @@ impl Run {
         Ok(())
     }
 
-    /// Sleeps until the guest has something to do. A received frame ends it.
+    /// Sleeps until the guest has something to do. An arrival ends it.
     fn wait(&mut self, due: Option<Instant>) {
         let before = Instant::now();
         let limit = due.map_or(HEARTBEAT, |due| due.saturating_duration_since(before));

@@ -1,6 +1,5 @@
 //! The world outside of the guest: console, disks, the network card's other end.
 
-use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -13,14 +12,19 @@ use vmm::{Kicker, Vm};
 use crate::Failure;
 
 const SECTOR: usize = 512;
-/// Frames from the tap that may wait.
+/// Arrivals that may wait.
 const BACKLOG_MAX: usize = 256;
+/// Bytes of an Ethernet frame.
+const FRAME_MAX: usize = 1514;
+
+/// Where bytes come from, and what they are for the guest.
+type Source = (Box<dyn Read + Send>, fn(Vec<u8>) -> Stimulus);
 
 /// What the guest can reach, and what it did there.
 pub(crate) struct World {
     disks: Vec<Vec<u8>>,
     tap: Option<File>,
-    inbox: Arc<Mutex<VecDeque<Vec<u8>>>>,
+    inbox: Arc<Mutex<Vec<Stimulus>>>,
     until: Option<Vec<u8>>,
     /// The end of what was printed, as long as the text that is waited for.
     printed: Vec<u8>,
@@ -60,31 +64,36 @@ impl World {
         self.finished
     }
 
-    /// Starts to receive frames. A frame wakes the calling thread.
-    pub(crate) fn receive(&self, kicker: Kicker) -> Result<(), Failure> {
-        let Some(tap) = &self.tap else { return Ok(()) };
-        let (mut tap, inbox, owner) = (tap.try_clone()?, Arc::clone(&self.inbox), thread::current());
-        thread::spawn(move || {
-            let mut buffer = [0; 2048];
-            while let Ok(length) = tap.read(&mut buffer) {
-                if let Ok(mut inbox) = inbox.lock()
-                    && inbox.len() < BACKLOG_MAX
-                    && (14..=1514).contains(&length)
-                {
-                    inbox.push_back(buffer[..length].to_vec());
+    /// Starts to receive frames and what is typed. Both wake the calling thread.
+    pub(crate) fn receive(&self, kicker: &Kicker) -> Result<(), Failure> {
+        let mut sources: Vec<Source> = vec![(Box::new(io::stdin()), Stimulus::ConsoleInput)];
+        if let Some(tap) = &self.tap {
+            sources.push((Box::new(tap.try_clone()?), |frame| Stimulus::Frame { nic: 0, frame }));
+        }
+        for (mut source, stimulus) in sources {
+            let (inbox, owner, kicker) = (Arc::clone(&self.inbox), thread::current(), kicker.clone());
+            thread::spawn(move || {
+                let mut buffer = [0; FRAME_MAX];
+                while let Ok(length @ 1..) = source.read(&mut buffer) {
+                    if let Ok(mut inbox) = inbox.lock()
+                        && inbox.len() < BACKLOG_MAX
+                    {
+                        inbox.push(stimulus(buffer[..length].to_vec()));
+                    }
+                    kicker.kick();
+                    owner.unpark();
                 }
-                kicker.kick();
-                owner.unpark();
-            }
-        });
+            });
+        }
         Ok(())
     }
 
-    /// The frames that have arrived.
-    pub(crate) fn take_frames(&mut self) -> Result<Vec<Vec<u8>>, Failure> {
-        let frames: Vec<_> = self.inbox.lock().map_err(|_| "the receiver failed")?.drain(..).collect();
-        self.frames[0] += frames.len() as u64;
-        Ok(frames)
+    /// What has arrived.
+    pub(crate) fn take_arrivals(&mut self) -> Result<Vec<Stimulus>, Failure> {
+        let arrivals = std::mem::take(&mut *self.inbox.lock().map_err(|_| "a receiver failed")?);
+        self.frames[0] +=
+            arrivals.iter().filter(|event| matches!(event, Stimulus::Frame { .. })).count() as u64;
+        Ok(arrivals)
     }
 
     /// Does what the guest asks for.
