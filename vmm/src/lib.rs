@@ -19,6 +19,11 @@ mod machine;
 mod memory;
 pub mod record;
 mod saved;
+#[cfg_attr(
+    not(test),
+    allow(dead_code, unused_imports, reason = "no interpreter executes these operations yet")
+)]
+mod soft;
 pub mod table;
 mod vcpu;
 mod walk;

@@ -1,0 +1,3 @@
+//! The software vCPU.
+
+pub(crate) mod simd;
