@@ -1,7 +1,8 @@
 //! Arithmetic on integer lanes.
 //!
 //! A lane of an MMX operand depends on the low quadwords only, so that both register sizes share an operation.
-//! Each is a loop over an array of lanes, which the compiler turns into vector code.
+
+use super::swar;
 
 /// What is done lane by lane; `B`, `W`, `D`, `Q` are lanes of 1, 2, 4, 8 bytes, `S` and `Us` saturate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,12 +60,6 @@ pub(crate) enum ShiftOp {
     PsrlDQ,
 }
 
-/// The value as lanes of two bytes, lowest first.
-pub(super) fn words(value: u128) -> [u16; 8] {
-    let bytes = value.to_le_bytes();
-    std::array::from_fn(|i| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]))
-}
-
 /// The value as lanes of four bytes, lowest first.
 pub(super) fn dwords(value: u128) -> [u32; 4] {
     std::array::from_fn(|i| (value >> (32 * i)) as u32)
@@ -73,15 +68,6 @@ pub(super) fn dwords(value: u128) -> [u32; 4] {
 /// The value as lanes of eight bytes, lowest first.
 pub(super) fn qwords(value: u128) -> [u64; 2] {
     [value as u64, (value >> 64) as u64]
-}
-
-/// The reverse of [`words`].
-pub(super) fn from_words(lanes: [u16; 8]) -> u128 {
-    let mut bytes = [0; 16];
-    for (two, lane) in bytes.chunks_exact_mut(2).zip(lanes) {
-        two.copy_from_slice(&lane.to_le_bytes());
-    }
-    u128::from_le_bytes(bytes)
 }
 
 /// The reverse of [`dwords`].
@@ -95,16 +81,6 @@ pub(super) fn from_qwords(lanes: [u64; 2]) -> u128 {
     u128::from(lanes[0]) | u128::from(lanes[1]) << 64
 }
 
-fn on_bytes(d: u128, s: u128, f: impl Fn(u8, u8) -> u8) -> u128 {
-    let (d, s) = (d.to_le_bytes(), s.to_le_bytes());
-    u128::from_le_bytes(std::array::from_fn(|i| f(d[i], s[i])))
-}
-
-fn on_words(d: u128, s: u128, f: impl Fn(u16, u16) -> u16) -> u128 {
-    let (d, s) = (words(d), words(s));
-    from_words(std::array::from_fn(|i| f(d[i], s[i])))
-}
-
 fn on_dwords(d: u128, s: u128, f: impl Fn(u32, u32) -> u32) -> u128 {
     let (d, s) = (dwords(d), dwords(s));
     from_dwords(std::array::from_fn(|i| f(d[i], s[i])))
@@ -115,70 +91,74 @@ fn on_qwords(d: u128, s: u128, f: impl Fn(u64, u64) -> u64) -> u128 {
     from_qwords([f(d[0], s[0]), f(d[1], s[1])])
 }
 
-/// As [`on_bytes`], on signed lanes.
-fn on_signed_bytes(d: u128, s: u128, f: impl Fn(i8, i8) -> i8) -> u128 {
-    on_bytes(d, s, |d, s| f(d.cast_signed(), s.cast_signed()).cast_unsigned())
-}
-
-/// As [`on_words`], on signed lanes.
-fn on_signed_words(d: u128, s: u128, f: impl Fn(i16, i16) -> i16) -> u128 {
-    on_words(d, s, |d, s| f(d.cast_signed(), s.cast_signed()).cast_unsigned())
+/// Both words of each dword, as products of 32 bits.
+fn on_products(d: u128, s: u128, f: impl Fn(u16, u16) -> u16) -> u128 {
+    on_dwords(d, s, |d, s| {
+        u32::from(f(d as u16, s as u16)) | u32::from(f((d >> 16) as u16, (s >> 16) as u16)) << 16
+    })
 }
 
 pub(super) fn apply(op: IntegerOp, d: u128, s: u128) -> u128 {
     use IntegerOp as Op;
     match op {
-        Op::PaddB => on_bytes(d, s, u8::wrapping_add),
-        Op::PaddW => on_words(d, s, u16::wrapping_add),
-        Op::PaddD => on_dwords(d, s, u32::wrapping_add),
-        Op::PaddQ => on_qwords(d, s, u64::wrapping_add),
-        Op::PsubB => on_bytes(d, s, u8::wrapping_sub),
-        Op::PsubW => on_words(d, s, u16::wrapping_sub),
-        Op::PsubD => on_dwords(d, s, u32::wrapping_sub),
-        Op::PsubQ => on_qwords(d, s, u64::wrapping_sub),
-        Op::PaddSB => on_signed_bytes(d, s, i8::saturating_add),
-        Op::PaddSW => on_signed_words(d, s, i16::saturating_add),
-        Op::PaddUsB => on_bytes(d, s, u8::saturating_add),
-        Op::PaddUsW => on_words(d, s, u16::saturating_add),
-        Op::PsubSB => on_signed_bytes(d, s, i8::saturating_sub),
-        Op::PsubSW => on_signed_words(d, s, i16::saturating_sub),
-        Op::PsubUsB => on_bytes(d, s, u8::saturating_sub),
-        Op::PsubUsW => on_words(d, s, u16::saturating_sub),
-        Op::PcmpeqB => on_bytes(d, s, |d, s| if d == s { u8::MAX } else { 0 }),
-        Op::PcmpeqW => on_words(d, s, |d, s| if d == s { u16::MAX } else { 0 }),
-        Op::PcmpeqD => on_dwords(d, s, |d, s| if d == s { u32::MAX } else { 0 }),
-        Op::PcmpgtB => on_signed_bytes(d, s, |d, s| if d > s { -1 } else { 0 }),
-        Op::PcmpgtW => on_signed_words(d, s, |d, s| if d > s { -1 } else { 0 }),
-        Op::PcmpgtD => on_dwords(d, s, |d, s| if d.cast_signed() > s.cast_signed() { u32::MAX } else { 0 }),
-        Op::PminUB => on_bytes(d, s, u8::min),
-        Op::PmaxUB => on_bytes(d, s, u8::max),
-        Op::PminSW => on_signed_words(d, s, i16::min),
-        Op::PmaxSW => on_signed_words(d, s, i16::max),
-        Op::PavgB => on_bytes(d, s, |d, s| (u16::from(d) + u16::from(s)).div_ceil(2) as u8),
-        Op::PavgW => on_words(d, s, |d, s| (u32::from(d) + u32::from(s)).div_ceil(2) as u16),
-        Op::PmullW => on_words(d, s, u16::wrapping_mul),
-        Op::PmulhW => on_signed_words(d, s, |d, s| ((i32::from(d) * i32::from(s)) >> 16) as i16),
-        Op::PmulhUW => on_words(d, s, |d, s| ((u32::from(d) * u32::from(s)) >> 16) as u16),
+        Op::PaddB => swar::add::<8>(d, s),
+        Op::PaddW => swar::add::<16>(d, s),
+        Op::PaddD => swar::add::<32>(d, s),
+        Op::PaddQ => swar::add::<64>(d, s),
+        Op::PsubB => swar::sub::<8>(d, s),
+        Op::PsubW => swar::sub::<16>(d, s),
+        Op::PsubD => swar::sub::<32>(d, s),
+        Op::PsubQ => swar::sub::<64>(d, s),
+        Op::PaddSB => swar::add_signed_saturating::<8>(d, s),
+        Op::PaddSW => swar::add_signed_saturating::<16>(d, s),
+        Op::PaddUsB => swar::add_saturating::<8>(d, s),
+        Op::PaddUsW => swar::add_saturating::<16>(d, s),
+        Op::PsubSB => swar::sub_signed_saturating::<8>(d, s),
+        Op::PsubSW => swar::sub_signed_saturating::<16>(d, s),
+        Op::PsubUsB => swar::sub_saturating::<8>(d, s),
+        Op::PsubUsW => swar::sub_saturating::<16>(d, s),
+        Op::PcmpeqB => swar::equal::<8>(d, s),
+        Op::PcmpeqW => swar::equal::<16>(d, s),
+        Op::PcmpeqD => swar::equal::<32>(d, s),
+        Op::PcmpgtB => swar::less_signed::<8>(s, d),
+        Op::PcmpgtW => swar::less_signed::<16>(s, d),
+        Op::PcmpgtD => swar::less_signed::<32>(s, d),
+        Op::PminUB => swar::select(swar::less::<8>(d, s), d, s),
+        Op::PmaxUB => swar::select(swar::less::<8>(d, s), s, d),
+        Op::PminSW => swar::select(swar::less_signed::<16>(d, s), d, s),
+        Op::PmaxSW => swar::select(swar::less_signed::<16>(d, s), s, d),
+        Op::PavgB => swar::average::<8>(d, s),
+        Op::PavgW => swar::average::<16>(d, s),
+        Op::PmullW => on_products(d, s, u16::wrapping_mul),
+        Op::PmulhW => on_products(d, s, |d, s| {
+            let product = i32::from(d.cast_signed()) * i32::from(s.cast_signed());
+            (product >> 16) as u16
+        }),
+        Op::PmulhUW => on_products(d, s, |d, s| ((u32::from(d) * u32::from(s)) >> 16) as u16),
         Op::PmuludQ => on_qwords(d, s, |d, s| (d & 0xFFFF_FFFF) * (s & 0xFFFF_FFFF)),
         Op::PmaddWD => on_dwords(d, s, multiply_add),
-        Op::PsadBW => on_qwords(d, s, sum_of_differences),
+        Op::PsadBW => {
+            // One of the two differences is zero.
+            let apart = swar::sub_saturating::<8>(d, s) | swar::sub_saturating::<8>(s, d);
+            from_qwords(qwords(apart).map(sum_of_bytes))
+        }
     }
 }
 
-/// A count beyond the lane shifts everything out.
+/// A count beyond the lane shifts everything out, or leaves the sign.
 pub(super) fn shift(op: ShiftOp, d: u128, s: u128) -> u128 {
     use ShiftOp as Op;
     // More than any lane has bits, and little enough for every shift below.
     let count = (s as u64).min(128) as u32;
     match op {
-        Op::PsllW => on_words(d, 0, |d, _| d.checked_shl(count).unwrap_or(0)),
-        Op::PsllD => on_dwords(d, 0, |d, _| d.checked_shl(count).unwrap_or(0)),
-        Op::PsllQ => on_qwords(d, 0, |d, _| d.checked_shl(count).unwrap_or(0)),
-        Op::PsrlW => on_words(d, 0, |d, _| d.checked_shr(count).unwrap_or(0)),
-        Op::PsrlD => on_dwords(d, 0, |d, _| d.checked_shr(count).unwrap_or(0)),
-        Op::PsrlQ => on_qwords(d, 0, |d, _| d.checked_shr(count).unwrap_or(0)),
-        Op::PsraW => on_signed_words(d, 0, |d, _| d >> count.min(15)),
-        Op::PsraD => on_dwords(d, 0, |d, _| (d.cast_signed() >> count.min(31)).cast_unsigned()),
+        Op::PsllW => swar::shift_left::<16>(d, count),
+        Op::PsllD => swar::shift_left::<32>(d, count),
+        Op::PsllQ => swar::shift_left::<64>(d, count),
+        Op::PsrlW => swar::shift_right::<16>(d, count),
+        Op::PsrlD => swar::shift_right::<32>(d, count),
+        Op::PsrlQ => swar::shift_right::<64>(d, count),
+        Op::PsraW => swar::shift_right_signed::<16>(d, count),
+        Op::PsraD => swar::shift_right_signed::<32>(d, count),
         Op::PsllDQ => d.checked_shl(8 * count).unwrap_or(0),
         Op::PsrlDQ => d.checked_shr(8 * count).unwrap_or(0),
     }
@@ -190,7 +170,8 @@ fn multiply_add(d: u32, s: u32) -> u32 {
     (half(d) * half(s)).wrapping_add(half(d >> 16) * half(s >> 16)).cast_unsigned()
 }
 
-/// PSADBW.
-fn sum_of_differences(d: u64, s: u64) -> u64 {
-    d.to_le_bytes().into_iter().zip(s.to_le_bytes()).map(|(d, s)| u64::from(d.abs_diff(s))).sum()
+fn sum_of_bytes(value: u64) -> u64 {
+    let pairs = (value & 0x00FF_00FF_00FF_00FF) + (value >> 8 & 0x00FF_00FF_00FF_00FF);
+    // The product's highest word is the sum of all four.
+    pairs.wrapping_mul(0x0001_0001_0001_0001) >> 48
 }

@@ -16,6 +16,7 @@ mod integer;
 mod mxcsr;
 mod op;
 mod shuffle;
+mod swar;
 
 #[cfg(test)]
 mod tests;

@@ -81,9 +81,9 @@ impl Mxcsr {
         self.0 & DAZ != 0
     }
 
-    /// FTZ as it acts: the processor ignores it while underflow is unmasked.
+    /// FTZ. It has no effect while underflow is unmasked.
     pub(super) fn flush_to_zero(self) -> bool {
-        self.0 & FTZ != 0 && self.masked(UE)
+        self.0 & FTZ != 0
     }
 
     pub(super) fn masked(self, flag: u32) -> bool {

@@ -1,6 +1,6 @@
 //! Lanes that change places.
 
-use super::integer::{dwords, from_dwords, from_qwords, from_words, qwords, words};
+use super::integer::{dwords, from_dwords, from_qwords, qwords};
 
 /// Which lanes go where; the operations named `Mm` are those whose MMX form is not a part of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +108,8 @@ fn interleave_bytes(d: u64, s: u64) -> u128 {
 }
 
 fn interleave_words(d: u64, s: u64) -> u128 {
-    let (d, s) = (words(u128::from(d)), words(u128::from(s)));
-    from_words([d[0], s[0], d[1], s[1], d[2], s[2], d[3], s[3]])
+    let pair = |at: u32| (d >> at) as u32 & 0xFFFF | ((s >> at) as u32) << 16;
+    from_dwords([pair(0), pair(16), pair(32), pair(48)])
 }
 
 fn interleave_dwords(d: u64, s: u64) -> u128 {
@@ -125,14 +125,18 @@ fn unsigned_byte(word: i16) -> u8 {
 }
 
 fn pack_words(d: u128, s: u128, f: impl Fn(i16) -> u8) -> u128 {
-    let (d, s) = (words(d), words(s));
-    let lane = |i: usize| if i < 8 { d[i] } else { s[i - 8] };
-    u128::from_le_bytes(std::array::from_fn(|i| f(lane(i).cast_signed())))
+    let (d, s) = (d.to_le_bytes(), s.to_le_bytes());
+    u128::from_le_bytes(std::array::from_fn(|i| {
+        let (from, at) = if i < 8 { (d, 2 * i) } else { (s, 2 * i - 16) };
+        f(i16::from_le_bytes([from[at], from[at + 1]]))
+    }))
 }
 
 fn pack_dwords(d: u128, s: u128) -> u128 {
-    let (d, s) = (dwords(d), dwords(s));
-    let lane = |i: usize| if i < 4 { d[i] } else { s[i - 4] };
-    let saturate = |dword: i32| dword.clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16;
-    from_words(std::array::from_fn(|i| saturate(lane(i).cast_signed()).cast_unsigned()))
+    let saturate = |dword: u32| {
+        let word = dword.cast_signed().clamp(i32::from(i16::MIN), i32::from(i16::MAX));
+        word.cast_unsigned() & 0xFFFF
+    };
+    let ([d0, d1, d2, d3], [s0, s1, s2, s3]) = (dwords(d).map(saturate), dwords(s).map(saturate));
+    from_dwords([d0 | d1 << 16, d2 | d3 << 16, s0 | s1 << 16, s2 | s3 << 16])
 }

@@ -32,7 +32,8 @@ pub(crate) enum Operand {
     Masked(u8),
     /// The immediate, zero-extended.
     Immediate,
-    /// The arithmetic flags, all replaced (CF, PF, AF, ZF, SF, OF).
+    /// The first operand is an XMM register, which is only read. The result replaces all the arithmetic flags (CF,
+    /// PF, AF, ZF, SF, OF), each in its place.
     Flags,
 }
 

@@ -2,6 +2,7 @@
 
 mod corpus;
 mod estimate;
+mod golden;
 mod model;
 mod native;
 mod proof;
