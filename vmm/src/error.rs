@@ -154,6 +154,17 @@ pub enum VcpuError {
     /// The backend cannot stop at stores to clean pages.
     #[error("there are no landings on this host: {0}")]
     NoLandings(String),
+    /// The backend does not count instructions.
+    #[error("instructions are not counted on KVM: use the software backend for exact positions")]
+    NoCount,
+    /// The guest does what the software processor cannot.
+    #[error("the guest uses {what} at {rip:#x}, which the software processor does not have: run it on KVM")]
+    Unsupported {
+        /// What it is.
+        what: &'static str,
+        /// Where.
+        rip: u64,
+    },
     /// An exit that this machine never asks for.
     #[error("KVM stopped the guest for an unexpected reason ({0}): this kernel's KVM is not supported")]
     UnexpectedExit(String),

@@ -19,20 +19,17 @@ mod machine;
 mod memory;
 pub mod record;
 mod saved;
-#[cfg_attr(
-    not(test),
-    allow(dead_code, unused_imports, reason = "no interpreter executes these operations yet")
-)]
 mod soft;
 pub mod table;
 mod vcpu;
 mod walk;
+mod write_log;
 
 pub use error::{
     BootError, DirtyError, LoadImageError, RestoreError, RunError, SaveError, SaveImageError, VcpuError,
     VmError,
 };
-pub use machine::{ExitKind, Reached, Stop, Vm, VmConfig};
+pub use machine::{Backend, ExitKind, Reached, Stop, Vm, VmConfig};
 pub use vcpu::{Capabilities, Kicker, Landing, LandingCounts};
 
 /// Bytes per page of guest memory.

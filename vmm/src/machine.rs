@@ -12,7 +12,7 @@ use crate::saved::{self, SavedVm};
 use crate::table::cpuid::Vendor;
 use crate::table::layout::LAPIC_TPR;
 use crate::vcpu::{Answer, Capabilities, Kicker, Vcpu, VmEntry, VmExit};
-use crate::{PAGE_SIZE, boot, dirty, kvm, memory, table};
+use crate::{PAGE_SIZE, boot, dirty, kvm, memory, soft, table};
 
 /// Device accesses that one instruction may make: KVM's emulator turns at most 1,024 rounds of a string
 /// instruction into one, each with a read and a write of up to eight pieces.
@@ -33,6 +33,15 @@ pub struct VmConfig {
     pub cmdline: String,
     /// The devices.
     pub platform: PlatformConfig,
+}
+
+/// What executes the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// The host's processor, by KVM.
+    Kvm,
+    /// This program: on any host, exact at every instruction, slower.
+    Soft(Vendor),
 }
 
 /// A deterministic exit: with the same state and the same stimuli it happens again at the same instruction.
@@ -134,10 +143,31 @@ impl Vm {
         Self::with_tracking(config, Tracking::Bitmap)
     }
 
+    /// A machine whose processor is this one.
+    ///
+    /// # Errors
+    ///
+    /// See [`VmError`].
+    pub fn with_backend(config: &VmConfig, backend: Backend) -> Result<Self, VmError> {
+        match backend {
+            Backend::Kvm => Self::new(config),
+            Backend::Soft(vendor) => {
+                Self::assemble(config, |ram| Ok(Box::new(soft::SoftVcpu::new(ram, vendor))))
+            }
+        }
+    }
+
     fn with_tracking(config: &VmConfig, tracking: Tracking) -> Result<Self, VmError> {
+        Self::assemble(config, |ram| Ok(Box::new(kvm::create(ram, tracking)?)))
+    }
+
+    fn assemble(
+        config: &VmConfig,
+        vcpu: impl FnOnce(&Ram) -> Result<Box<dyn Vcpu>, VmError>,
+    ) -> Result<Self, VmError> {
         let platform = Platform::new(&config.platform)?;
         let ram = memory::allocate(config.memory_mib)?;
-        let vcpu = Box::new(kvm::create(&ram, tracking)?);
+        let vcpu = vcpu(&ram)?;
         let (config, life) = (config.clone(), Life::Fresh);
         Ok(Vm { config, ram, vcpu, platform, life, evaluate: true, unfinished: false, cr8: 0 })
     }
@@ -176,12 +206,32 @@ impl Vm {
     /// See [`RunError`]. [`RunError::Halted`] if [`Self::waits`]; otherwise the machine is to be thrown away.
     pub fn run(&mut self) -> Result<Stop, RunError> {
         match self.enter(VmEntry::Run)? {
-            Reached::Stop(stop) => Ok(stop),
+            Entered::Found(Reached::Stop(stop)) => Ok(stop),
             other => Err(VcpuError::UnexpectedExit(format!("{other:?} that nobody looked for")).into()),
         }
     }
 
-    fn enter(&mut self, entry: VmEntry) -> Result<Reached, RunError> {
+    /// As [`Self::run`], but stops also, with `None`, when so many instructions were retired since the boot;
+    /// at once if it were that many before. The count names the place exactly.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`]; and [`VcpuError::NoCount`] on a backend without exact positions.
+    pub fn run_until(&mut self, count: u64) -> Result<Option<Stop>, RunError> {
+        match self.enter(VmEntry::Until(count))? {
+            Entered::Found(Reached::Stop(stop)) => Ok(Some(stop)),
+            Entered::Count => Ok(None),
+            other => Err(VcpuError::UnexpectedExit(format!("{other:?} that nobody looked for")).into()),
+        }
+    }
+
+    /// Instructions retired since the boot; 0 on a backend without exact positions.
+    #[must_use]
+    pub fn retired(&self) -> u64 {
+        self.vcpu.retired()
+    }
+
+    fn enter(&mut self, entry: VmEntry) -> Result<Entered, RunError> {
         match self.life {
             Life::Fresh | Life::Filling => return Err(RunError::NotStarted),
             Life::ShutDown => return Err(RunError::Shutdown),
@@ -201,17 +251,21 @@ impl Vm {
         self.unfinished &= exit == VmExit::Interrupted;
         self.follow_task_priority();
         match exit {
-            VmExit::Interrupted => Ok(Reached::Stop(Stop::Kicked)),
+            VmExit::Interrupted => Ok(Entered::Found(Reached::Stop(Stop::Kicked))),
             VmExit::Shutdown => {
                 self.life = Life::ShutDown;
-                Ok(Reached::Stop(Stop::Shutdown))
+                Ok(Entered::Found(Reached::Stop(Stop::Shutdown)))
             }
             VmExit::Landing(landing) => {
                 self.evaluate = true;
-                Ok(Reached::Landing(landing))
+                Ok(Entered::Found(Reached::Landing(landing)))
             }
-            VmExit::Missed(landing) => Ok(Reached::Missed(landing)),
-            exit => self.answer(exit).map(|kind| Reached::Stop(Stop::Exit(kind))),
+            VmExit::Missed(landing) => Ok(Entered::Found(Reached::Missed(landing))),
+            VmExit::Reached => {
+                self.evaluate = true;
+                Ok(Entered::Count)
+            }
+            exit => self.answer(exit).map(|kind| Entered::Found(Reached::Stop(Stop::Exit(kind)))),
         }
     }
 
@@ -327,6 +381,7 @@ impl Vm {
             VmExit::Interrupted
             | VmExit::Landing(_)
             | VmExit::Missed(_)
+            | VmExit::Reached
             | VmExit::Completed
             | VmExit::Shutdown => {
                 return Err(VcpuError::UnexpectedExit(format!("{exit:?} in the middle of an instruction")));
@@ -499,6 +554,14 @@ impl Vm {
     pub fn table_digest() -> u128 {
         table::digest()
     }
+}
+
+/// What an entry came to.
+#[derive(Debug)]
+enum Entered {
+    Found(Reached),
+    /// The count that was asked for.
+    Count,
 }
 
 /// What [`Vm::serve`] did.

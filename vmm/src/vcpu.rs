@@ -57,6 +57,9 @@ pub(crate) enum VmEntry {
     /// Run the guest, but stop with [`VmExit::Landing`] at this one, or with [`VmExit::Missed`]. The page is
     /// protected first, unless this goes on with the last entry's search.
     Find(Landing),
+    /// Run the guest, but stop with [`VmExit::Reached`] once so many instructions were retired since the boot.
+    /// Only for a backend whose positions are exact.
+    Until(u64),
     /// Finish the instruction that made the last exit. The guest does *not* go on after it, so that the
     /// registers can be read.
     Complete(Answer),
@@ -106,6 +109,8 @@ pub(crate) enum VmExit {
     /// The landing that was to be found will not come. With where that showed: the first store to the page
     /// came from here, or the search ended here.
     Missed(Landing),
+    /// The count of [`VmEntry::Until`] is reached, exactly.
+    Reached,
     /// [`VmEntry::Complete`] is done.
     Completed,
     /// Triple fault.
@@ -145,6 +150,8 @@ pub(crate) trait Vcpu: Send {
     fn run(&mut self, entry: VmEntry) -> Result<VmExit, VcpuError>;
     /// A handle that stops a running [`VmEntry::Run`] from another thread.
     fn kicker(&self) -> Kicker;
+    /// Instructions retired since the boot; 0 on a backend whose positions are not exact.
+    fn retired(&self) -> u64;
     /// Whether an external interrupt could be taken right now. Valid between a completed exit and the next
     /// entry.
     fn ready_for_interrupt(&self) -> bool;
@@ -223,6 +230,8 @@ pub(crate) struct CpuState {
     pub msrs: Vec<u64>,
     /// Events on their way into the guest.
     pub events: Events,
+    /// Instructions retired since the boot; 0 on a backend that cannot count them.
+    pub retired: u64,
 }
 
 /// A segment register with its hidden part (SDM volume 3 section 3.4.3).

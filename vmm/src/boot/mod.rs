@@ -168,6 +168,7 @@ fn long_mode(entry: u64) -> CpuState {
         debug: [0, 0, 0, 0, 0xffff_0ff0, 0x400],
         msrs: msrs::SAVED.iter().map(|msr| msr.reset).collect(),
         events: Events::default(),
+        retired: 0,
     }
 }
 

@@ -240,6 +240,7 @@ impl Vcpu for KvmVcpu {
             VmEntry::Run => self.enter_guest(None),
             VmEntry::Seek => self.enter_guest(Some(Quarry::Any)),
             VmEntry::Find(landing) => self.enter_guest(Some(Quarry::This(landing))),
+            VmEntry::Until(_) => Err(VcpuError::NoCount),
             VmEntry::Complete(answer) => self.complete(&answer),
         }
     }
@@ -247,6 +248,10 @@ impl Vcpu for KvmVcpu {
     fn kicker(&self) -> Kicker {
         let kick: Arc<KickState> = Arc::clone(&self.kick);
         Kicker(kick)
+    }
+
+    fn retired(&self) -> u64 {
+        0
     }
 
     fn ready_for_interrupt(&self) -> bool {

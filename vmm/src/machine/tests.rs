@@ -59,6 +59,9 @@ impl Vcpu for Scripted {
         let kick: Arc<Mutex<Script>> = Arc::clone(&self.0);
         Kicker(kick)
     }
+    fn retired(&self) -> u64 {
+        0
+    }
     fn ready_for_interrupt(&self) -> bool {
         self.0.lock().expect("no panic").ready
     }

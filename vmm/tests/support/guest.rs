@@ -291,7 +291,7 @@ impl Program {
         }
     }
 
-    fn elf(self) -> Vec<u8> {
+    pub(crate) fn elf(self) -> Vec<u8> {
         user_elf(self.code())
     }
 }
