@@ -3,6 +3,7 @@
 #[path = "../support/guest.rs"]
 mod guest;
 
+mod code;
 mod exact;
 mod exits;
 
