@@ -30,6 +30,11 @@ mod decode;
 mod exec;
 mod fault;
 mod flags;
+#[cfg_attr(
+    not(test),
+    allow(dead_code, unused_imports, reason = "no interpreter executes these operations yet")
+)]
+mod float;
 mod memory;
 mod op;
 mod pages;
