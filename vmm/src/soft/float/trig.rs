@@ -14,6 +14,9 @@ const TOO_LARGE: i32 = BIAS + 63;
 /// Where the factorials of the two series end: `(π/4)^33 / 33!` is below 2^-130.
 const END: u32 = 36;
 
+/// Exponent of angles whose square is lost beside one.
+const TINY: i32 = -60;
+
 /// A trigonometric function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trig {
@@ -50,8 +53,10 @@ pub(super) fn trig(env: &mut Env, function: Trig, a: F80) -> Outcome {
             let result = if turned == (function == Trig::Cos) { sin(angle) } else { cos(angle) };
             if quarter & 2 != 0 { result.negated() } else { result }
         }
-        // Too small for the series to tell it from the angle, of which it is just above: bit 0 says so.
-        Trig::Tan if !turned && angle.exp < -60 => angle,
+        // Too small for the series to tell: just above the angle, which bit 0 will say, and just below its
+        // reciprocal.
+        Trig::Tan if !turned && angle.exp < TINY => angle,
+        Trig::Tan if turned && angle.exp < TINY => Wide::ONE.div(angle).just_below().negated(),
         Trig::Tan if turned => cos(angle).div(sin(angle)).negated(),
         Trig::Tan => sin(angle).div(cos(angle)),
     };
@@ -80,7 +85,7 @@ fn reduce(a: F80) -> (u32, Wide) {
 
 /// Of at most π/4.
 fn sin(angle: Wide) -> Wide {
-    if angle.exp < -60 {
+    if angle.exp < TINY {
         return angle.just_below();
     }
     angle.mul(alternating(angle, 3))
