@@ -1,7 +1,8 @@
 //! x87: 80-bit floating point, the same on every host.
 //!
-//! [`Unit`] is the whole coprocessor as an interpreter sees it: the register stack, control and status, one
-//! method per operation. Below it are pure functions from operands and an [`env::Env`] to a result:
+//! An interpreter asks [`Operation::of`] what the instruction is, [`Operation::operand`] for the memory that it
+//! uses, and executes it on its [`Unit`]: the register stack, control and status, one method per operation.
+//! Below them are pure functions from operands and an [`env::Env`] to a result:
 //!
 //! - [`value`]: the format and its classes; [`operand`]: what NaNs, unsupported encodings and denormals do
 //!   before an operation begins;
@@ -36,6 +37,7 @@ mod env;
 mod exponential;
 mod logarithm;
 mod operand;
+mod operation;
 mod remainder;
 mod round;
 mod scale;
@@ -47,7 +49,5 @@ mod wide;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use unit::{
-    Arith, Constant, FXSAVE_SIZE, Function, Layout, Memory, Ordering, STATE_SIZE, Size, Unit,
-};
-pub(crate) use value::F80;
+pub(crate) use operation::{Effect, Operand, Operation};
+pub(crate) use unit::{FXSAVE_SIZE, STATE_SIZE, Unit};

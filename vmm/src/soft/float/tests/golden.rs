@@ -2,7 +2,9 @@
 //!
 //! The trigonometric ones are of the argument's remainder by the π of 66 bits, exactly as the unit defines them.
 
-use super::super::Function::{self, ArcTangent, Cosine, Exp2Minus1, Sine, Tangent, YLog2X, YLog2XPlus1};
+use super::super::unit::Function::{
+    self, ArcTangent, Cosine, Exp2Minus1, Sine, Tangent, YLog2X, YLog2XPlus1,
+};
 
 /// Sign and exponent, significand.
 pub(super) type Bits = (u16, u64);

@@ -6,7 +6,8 @@ mod native;
 mod proof;
 mod tables;
 
-use super::{F80, Function, Layout, STATE_SIZE, Unit};
+use super::unit::{Function, Layout, STATE_SIZE, Unit};
+use super::value::F80;
 
 /// A unit with this control word and these registers, ST(0) first; the others are empty.
 fn unit(control: u16, registers: &[F80]) -> Unit {

@@ -17,14 +17,15 @@ pub(super) struct Machine {
     pub(super) ax: u16,
 }
 
-/// Runs one instruction. Its memory operand is at RDI.
-pub(super) type Native = fn(&mut Machine);
+/// Runs one instruction, and gives back its bytes. Its memory operand is at RDI.
+pub(super) type Native = fn(&mut Machine) -> &'static [u8];
 
 /// An instruction by its text.
 macro_rules! native {
     ($text:literal) => {
-        |machine: &mut $crate::soft::float::tests::native::Machine| {
+        |machine: &mut $crate::soft::float::tests::native::Machine| -> &'static [u8] {
             let mut rax = u64::from(machine.ax);
+            let (begin, end): (*const u8, *const u8);
             // SAFETY: the image is 108 bytes at RSI, the operand at most 512 aligned ones at RDI. No instruction
             // waits while an unmasked exception is pending: the image has none, and FNSAVE does not wait.
             // FNSAVE leaves the control word and an empty stack as on entry; all registers count as clobbered.
@@ -33,17 +34,25 @@ macro_rules! native {
                 std::arch::asm!(
                     "frstor [rsi]",
                     "sahf",
+                    "77:",
                     $text,
+                    "78:",
                     "lahf",
                     "fnsave [rsi]",
+                    "lea r8, [rip + 77b]",
+                    "lea r9, [rip + 78b]",
                     in("rsi") machine.image.as_mut_ptr(),
                     in("rdi") machine.memory.as_mut_ptr(),
+                    out("r8") begin,
+                    out("r9") end,
                     inout("rax") rax,
                     clobber_abi("sysv64"),
                     options(nostack),
                 );
             }
             machine.ax = rax as u16;
+            // SAFETY: both point into this function's code, which stays and is never written.
+            unsafe { std::slice::from_raw_parts(begin, end.offset_from_unsigned(begin)) }
         }
     };
 }

@@ -1,7 +1,12 @@
 //! Every instruction, on the same states as the host's x87: all of the state must come out alike.
+//!
+//! What the processor executes is decoded and executed on the unit.
 
-use super::super::value::BIAS;
-use super::super::{Arith, Constant, F80, Function, Layout, Memory, Ordering, Size, Unit};
+use iced_x86::{Decoder, DecoderOptions};
+
+use super::super::unit::Layout;
+use super::super::value::{BIAS, F80};
+use super::super::{Effect, Operand, Operation, Unit};
 use super::corpus::Seeded;
 use super::native::{Machine, Native, genuine_intel, native};
 
@@ -11,193 +16,200 @@ type Soft = fn(&mut Unit, &mut Machine);
 struct Instruction {
     name: &'static str,
     native: Native,
-    soft: Soft,
+    /// In place of the decoded operation.
+    soft: Option<Soft>,
 }
 
 macro_rules! instructions {
-    ($($text:literal => $soft:expr,)*) => {
-        &[$(Instruction { name: $text, native: native!($text), soft: $soft }),*]
+    ($($text:literal,)*) => {
+        &[$(Instruction { name: $text, native: native!($text), soft: None }),*]
     };
 }
 
-fn head<const N: usize>(machine: &Machine) -> [u8; N] {
-    std::array::from_fn(|at| machine.memory[at])
-}
-
-fn f32(machine: &Machine) -> Memory {
-    Memory::F32(u32::from_le_bytes(head(machine)))
-}
-fn f64(machine: &Machine) -> Memory {
-    Memory::F64(u64::from_le_bytes(head(machine)))
-}
-fn i16(machine: &Machine) -> Memory {
-    Memory::I16(i16::from_le_bytes(head(machine)))
-}
-fn i32(machine: &Machine) -> Memory {
-    Memory::I32(i32::from_le_bytes(head(machine)))
-}
-fn i64(machine: &Machine) -> Memory {
-    Memory::I64(i64::from_le_bytes(head(machine)))
-}
-
-fn store(unit: &mut Unit, machine: &mut Machine, size: Size, pop: bool) {
-    if let Some(stored) = unit.store(size, pop) {
-        let bytes = stored.bytes();
-        machine.memory[..bytes.len()].copy_from_slice(bytes);
-    }
-}
-
-/// AH as LAHF has it.
-fn compare_flags(unit: &mut Unit, machine: &mut Machine, how: Ordering, pop: bool) {
-    let flags = unit.compare_flags(how, 1, pop);
-    let ah = 2 | u16::from(flags.carry) | u16::from(flags.parity) << 2 | u16::from(flags.zero) << 6;
-    machine.ax = machine.ax & 0xff | ah << 8;
+macro_rules! special {
+    ($text:literal => $soft:expr) => {
+        Instruction { name: $text, native: native!($text), soft: Some($soft) }
+    };
 }
 
 const ARITHMETIC: &[Instruction] = instructions! {
-    "fadd st, st(1)" => |unit, _| unit.arith(Arith::Add, 0, 1, false),
-    "fsub st, st(1)" => |unit, _| unit.arith(Arith::Sub, 0, 1, false),
-    "fsubr st, st(1)" => |unit, _| unit.arith(Arith::SubReverse, 0, 1, false),
-    "fmul st, st(1)" => |unit, _| unit.arith(Arith::Mul, 0, 1, false),
-    "fdiv st, st(1)" => |unit, _| unit.arith(Arith::Div, 0, 1, false),
-    "fdivr st, st(1)" => |unit, _| unit.arith(Arith::DivReverse, 0, 1, false),
-    "fsqrt" => |unit, _| unit.function(Function::SquareRoot),
-    "fprem" => |unit, _| unit.function(Function::Remainder),
-    "fprem1" => |unit, _| unit.function(Function::RemainderNearest),
-    "frndint" => |unit, _| unit.function(Function::Round),
-    "fscale" => |unit, _| unit.function(Function::Scale),
-    "fxtract" => |unit, _| unit.function(Function::Extract),
+    "fadd st, st(1)",
+    "fsub st, st(1)",
+    "fsubr st, st(1)",
+    "fmul st, st(1)",
+    "fdiv st, st(1)",
+    "fdivr st, st(1)",
+    "fsqrt",
+    "fprem",
+    "fprem1",
+    "frndint",
+    "fscale",
+    "fxtract",
 };
 
 const MOVES: &[Instruction] = instructions! {
-    "fadd st(1), st" => |unit, _| unit.arith(Arith::Add, 1, 0, false),
-    "faddp st(1), st" => |unit, _| unit.arith(Arith::Add, 1, 0, true),
-    "fmulp st(1), st" => |unit, _| unit.arith(Arith::Mul, 1, 0, true),
-    ".byte 0xde, 0xe9" => |unit, _| unit.arith(Arith::Sub, 1, 0, true),
-    ".byte 0xde, 0xe1" => |unit, _| unit.arith(Arith::SubReverse, 1, 0, true),
-    ".byte 0xde, 0xf9" => |unit, _| unit.arith(Arith::Div, 1, 0, true),
-    ".byte 0xde, 0xf1" => |unit, _| unit.arith(Arith::DivReverse, 1, 0, true),
-    "fadd dword ptr [rdi]" => |unit, machine| unit.arith_memory(Arith::Add, f32(machine)),
-    "fsubr qword ptr [rdi]" => |unit, machine| unit.arith_memory(Arith::SubReverse, f64(machine)),
-    "fmul dword ptr [rdi]" => |unit, machine| unit.arith_memory(Arith::Mul, f32(machine)),
-    "fdiv qword ptr [rdi]" => |unit, machine| unit.arith_memory(Arith::Div, f64(machine)),
-    "fdivr dword ptr [rdi]" => |unit, machine| unit.arith_memory(Arith::DivReverse, f32(machine)),
-    "fiadd word ptr [rdi]" => |unit, machine| unit.arith_memory(Arith::Add, i16(machine)),
-    "fidiv dword ptr [rdi]" => |unit, machine| unit.arith_memory(Arith::Div, i32(machine)),
-    "fcom st(1)" => |unit, _| unit.compare(Ordering::Ordered, 1, 0),
-    "fcompp" => |unit, _| unit.compare(Ordering::Ordered, 1, 2),
-    "fucomp st(1)" => |unit, _| unit.compare(Ordering::Unordered, 1, 1),
-    "fucompp" => |unit, _| unit.compare(Ordering::Unordered, 1, 2),
-    "fcomp qword ptr [rdi]" => |unit, machine| unit.compare_memory(f64(machine), true),
-    "fcom dword ptr [rdi]" => |unit, machine| unit.compare_memory(f32(machine), false),
-    "ficomp word ptr [rdi]" => |unit, machine| unit.compare_memory(i16(machine), true),
-    "ficom dword ptr [rdi]" => |unit, machine| unit.compare_memory(i32(machine), false),
-    "fcomi st, st(1)" => |unit, machine| compare_flags(unit, machine, Ordering::Ordered, false),
-    "fcomip st, st(1)" => |unit, machine| compare_flags(unit, machine, Ordering::Ordered, true),
-    "fucomi st, st(1)" => |unit, machine| compare_flags(unit, machine, Ordering::Unordered, false),
-    "fucomip st, st(1)" => |unit, machine| compare_flags(unit, machine, Ordering::Unordered, true),
-    "ftst" => |unit, _| unit.test(),
-    "fxam" => |unit, _| unit.examine(),
-    "fchs" => |unit, _| unit.function(Function::ChangeSign),
-    "fabs" => |unit, _| unit.function(Function::Absolute),
-    "fxch st(1)" => |unit, _| unit.exchange(1),
-    "ffree st(1)" => |unit, _| unit.free(1, false),
-    "ffreep st(1)" => |unit, _| unit.free(1, true),
-    "fincstp" => |unit, _| unit.increment_top(),
-    "fdecstp" => |unit, _| unit.decrement_top(),
-    "fcmovb st, st(1)" => |unit, machine| unit.move_if(machine.ax & 0x100 != 0, 1),
-    "fcmovnu st, st(1)" => |unit, machine| unit.move_if(machine.ax & 0x400 == 0, 1),
-    "fnop" => |_, _| {},
-    "fninit" => |unit, _| unit.init(),
-    "fnclex" => |unit, _| unit.clear_exceptions(),
-    "fnstcw [rdi]" => |unit, machine| machine.memory[..2].copy_from_slice(&unit.control().to_le_bytes()),
-    "fnstsw [rdi]" => |unit, machine| machine.memory[..2].copy_from_slice(&unit.status().to_le_bytes()),
-    "fldcw [rdi]" => |unit, machine| unit.set_control(u16::from_le_bytes(head(machine))),
-    "emms" => |unit, _| unit.leave_mmx(),
-    "movq mm1, [rdi]" => |unit, machine| {
-        unit.enter_mmx();
-        unit.set_mmx(1, u64::from_le_bytes(head(machine)));
-    },
-    "movq [rdi], mm3" => |unit, machine| {
-        unit.enter_mmx();
-        machine.memory[..8].copy_from_slice(&unit.mmx(3).to_le_bytes());
-    },
-    "fld st(2)" => |unit, _| unit.load_register(2),
-    "fst st(3)" => |unit, _| unit.store_register(3, false),
-    "fstp st(1)" => |unit, _| unit.store_register(1, true),
-    "fld1" => |unit, _| unit.load_constant(Constant::One),
-    "fldz" => |unit, _| unit.load_constant(Constant::Zero),
-    "fldl2t" => |unit, _| unit.load_constant(Constant::Log2Of10),
-    "fldl2e" => |unit, _| unit.load_constant(Constant::Log2OfE),
-    "fldpi" => |unit, _| unit.load_constant(Constant::Pi),
-    "fldlg2" => |unit, _| unit.load_constant(Constant::Log10Of2),
-    "fldln2" => |unit, _| unit.load_constant(Constant::LnOf2),
-    "fld dword ptr [rdi]" => |unit, machine| unit.load(f32(machine)),
-    "fld qword ptr [rdi]" => |unit, machine| unit.load(f64(machine)),
-    "fld tbyte ptr [rdi]" => |unit, machine| unit.load(Memory::F80(head(machine))),
-    "fild word ptr [rdi]" => |unit, machine| unit.load(i16(machine)),
-    "fild dword ptr [rdi]" => |unit, machine| unit.load(i32(machine)),
-    "fild qword ptr [rdi]" => |unit, machine| unit.load(i64(machine)),
-    "fbld tbyte ptr [rdi]" => |unit, machine| unit.load(Memory::Bcd(head(machine))),
-    "fst dword ptr [rdi]" => |unit, machine| store(unit, machine, Size::F32, false),
-    "fstp qword ptr [rdi]" => |unit, machine| store(unit, machine, Size::F64, true),
-    "fstp tbyte ptr [rdi]" => |unit, machine| store(unit, machine, Size::F80, true),
-    "fist word ptr [rdi]" => |unit, machine| store(unit, machine, Size::I16 { truncate: false }, false),
-    "fistp dword ptr [rdi]" => |unit, machine| store(unit, machine, Size::I32 { truncate: false }, true),
-    "fistp qword ptr [rdi]" => |unit, machine| store(unit, machine, Size::I64 { truncate: false }, true),
-    "fbstp tbyte ptr [rdi]" => |unit, machine| store(unit, machine, Size::Bcd, true),
-    "fisttp word ptr [rdi]" => |unit, machine| store(unit, machine, Size::I16 { truncate: true }, true),
-    "fisttp dword ptr [rdi]" => |unit, machine| store(unit, machine, Size::I32 { truncate: true }, true),
-    "fisttp qword ptr [rdi]" => |unit, machine| store(unit, machine, Size::I64 { truncate: true }, true),
+    "fadd st(1), st",
+    "faddp st(1), st",
+    "fmulp st(1), st",
+    ".byte 0xde, 0xe9",
+    ".byte 0xde, 0xe1",
+    ".byte 0xde, 0xf9",
+    ".byte 0xde, 0xf1",
+    "fadd dword ptr [rdi]",
+    "fsubr qword ptr [rdi]",
+    "fmul dword ptr [rdi]",
+    "fdiv qword ptr [rdi]",
+    "fdivr dword ptr [rdi]",
+    "fiadd word ptr [rdi]",
+    "fidiv dword ptr [rdi]",
+    "fcom st(1)",
+    "fcompp",
+    "fucomp st(1)",
+    "fucompp",
+    "fcomp qword ptr [rdi]",
+    "fcom dword ptr [rdi]",
+    "ficomp word ptr [rdi]",
+    "ficom dword ptr [rdi]",
+    "fcomi st, st(1)",
+    "fcomip st, st(1)",
+    "fucomi st, st(1)",
+    "fucomip st, st(1)",
+    "ftst",
+    "fxam",
+    "fchs",
+    "fabs",
+    "fxch st(1)",
+    "ffree st(1)",
+    "ffreep st(1)",
+    "fincstp",
+    "fdecstp",
+    "fcmovb st, st(1)",
+    "fcmovnu st, st(1)",
+    "fnop",
+    "fninit",
+    "fnclex",
+    "fnstcw [rdi]",
+    "fnstsw [rdi]",
+    "fldcw [rdi]",
+    "fld st(2)",
+    "fst st(3)",
+    "fstp st(1)",
+    "fld1",
+    "fldz",
+    "fldl2t",
+    "fldl2e",
+    "fldpi",
+    "fldlg2",
+    "fldln2",
+    "fld dword ptr [rdi]",
+    "fld qword ptr [rdi]",
+    "fld tbyte ptr [rdi]",
+    "fild word ptr [rdi]",
+    "fild dword ptr [rdi]",
+    "fild qword ptr [rdi]",
+    "fbld tbyte ptr [rdi]",
+    "fst dword ptr [rdi]",
+    "fstp qword ptr [rdi]",
+    "fstp tbyte ptr [rdi]",
+    "fist word ptr [rdi]",
+    "fistp dword ptr [rdi]",
+    "fistp qword ptr [rdi]",
+    "fbstp tbyte ptr [rdi]",
+    "fisttp word ptr [rdi]",
+    "fisttp dword ptr [rdi]",
+    "fisttp qword ptr [rdi]",
+    "fcom st(2)",
+    "fcomp st(1)",
+    "fucom st(1)",
+    "fsub dword ptr [rdi]",
+    "fdivr qword ptr [rdi]",
+    "fimul word ptr [rdi]",
+    "fisub dword ptr [rdi]",
+    "fisubr word ptr [rdi]",
+    "fidivr word ptr [rdi]",
+    "fadd qword ptr [rdi]",
+    "fst qword ptr [rdi]",
+    "fstp dword ptr [rdi]",
+    "fist dword ptr [rdi]",
+    "fistp word ptr [rdi]",
+    "fnstsw ax",
+    "fwait",
+    "fcmovnb st, st(1)",
+    "fcmove st, st(1)",
+    "fcmovne st, st(1)",
+    "fcmovbe st, st(1)",
+    "fcmovnbe st, st(1)",
+    "fcmovu st, st(1)",
+    "fsub st(1), st",
+    "fsubr st(1), st",
+    "fdiv st(2), st",
+    "fdivr st(2), st",
+    "fmul st(1), st",
+    ".byte 0xd9, 0xd9",
+    ".byte 0xdc, 0xd1",
+    ".byte 0xdc, 0xd9",
+    ".byte 0xdd, 0xc9",
+    ".byte 0xde, 0xd1",
+    ".byte 0xdf, 0xc9",
+    ".byte 0xdf, 0xd1",
+    ".byte 0xdf, 0xd9",
+    ".byte 0xdb, 0xe0",
+    ".byte 0xdb, 0xe1",
+    ".byte 0xdb, 0xe4",
 };
 
 const IMAGES: &[Instruction] = instructions! {
-    "fnstenv [rdi]" => |unit, machine| store_environment(unit, machine, Layout::Long),
-    ".byte 0x66; fnstenv [rdi]" => |unit, machine| store_environment(unit, machine, Layout::Short),
-    "fldenv [rdi]" => |unit, machine| unit.load_environment(Layout::Long, &head(machine)),
-    ".byte 0x66; fldenv [rdi]" => |unit, machine| unit.load_environment(Layout::Short, &head(machine)),
-    "fnsave [rdi]" => |unit, machine| store_state(unit, machine, Layout::Long),
-    ".byte 0x66; fnsave [rdi]" => |unit, machine| store_state(unit, machine, Layout::Short),
-    "frstor [rdi]" => |unit, machine| unit.load_state(Layout::Long, &head(machine)),
-    ".byte 0x66; frstor [rdi]" => |unit, machine| unit.load_state(Layout::Short, &head(machine)),
-    // What is not x87's is cleared: the mask of MXCSR, and all from the XMM registers on.
-    "fxsave64 [rdi]; mov dword ptr [rdi + 28], 0; mov ecx, 44; 2: mov qword ptr [rdi + 8 * rcx + 152], 0; loop 2b"
-        => |unit, machine| {
-            machine.memory[28..32].fill(0);
-            machine.memory[160..].fill(0);
-            unit.save(&mut machine.memory);
-        },
-    "fxrstor64 [rdi]" => |unit, machine| unit.restore(&machine.memory),
+    "fnstenv [rdi]",
+    ".byte 0x66; fnstenv [rdi]",
+    "fldenv [rdi]",
+    ".byte 0x66; fldenv [rdi]",
+    "fnsave [rdi]",
+    ".byte 0x66; fnsave [rdi]",
+    "frstor [rdi]",
+    ".byte 0x66; frstor [rdi]",
 };
 
-fn store_environment(unit: &mut Unit, machine: &mut Machine, layout: Layout) {
-    let size = layout.environment_size();
-    machine.memory[..size].copy_from_slice(&unit.store_environment(layout)[..size]);
-}
-
-fn store_state(unit: &mut Unit, machine: &mut Machine, layout: Layout) {
-    let size = layout.state_size();
-    machine.memory[..size].copy_from_slice(&unit.store_state(layout)[..size]);
-}
-
 const TRANSCENDENTAL: &[Instruction] = instructions! {
-    "f2xm1" => |unit, _| unit.function(Function::Exp2Minus1),
-    "fyl2x" => |unit, _| unit.function(Function::YLog2X),
-    "fpatan" => |unit, _| unit.function(Function::ArcTangent),
+    "f2xm1",
+    "fyl2x",
+    "fpatan",
 };
 
 /// Defined from `sqrt(1/2) - 1` to `1 - sqrt(1/2)`.
 const NEAR_ONE: &[Instruction] = instructions! {
-    "fyl2xp1" => |unit, _| unit.function(Function::YLog2XPlus1),
+    "fyl2xp1",
 };
 
 /// Only Intel's manual says with which π the argument is reduced.
 const TRIGONOMETRIC: &[Instruction] = instructions! {
-    "fptan" => |unit, _| unit.function(Function::Tangent),
-    "fsin" => |unit, _| unit.function(Function::Sine),
-    "fcos" => |unit, _| unit.function(Function::Cosine),
-    "fsincos" => |unit, _| unit.function(Function::SineCosine),
+    "fptan",
+    "fsin",
+    "fcos",
+    "fsincos",
 };
+
+/// What is not x87's own, but works on its registers.
+const SHARED: &[Instruction] = &[
+    special!("emms" => |unit, _| unit.leave_mmx()),
+    special!("movq mm1, [rdi]" => |unit, machine| {
+        unit.enter_mmx();
+        unit.set_mmx(1, u64::from_le_bytes(std::array::from_fn(|at| machine.memory[at])));
+    }),
+    special!("movq [rdi], mm3" => |unit, machine| {
+        unit.enter_mmx();
+        machine.memory[..8].copy_from_slice(&unit.mmx(3).to_le_bytes());
+    }),
+    // What is not x87's is cleared: the mask of MXCSR, and all from the XMM registers on.
+    special!(
+        "fxsave64 [rdi]; mov dword ptr [rdi + 28], 0; mov ecx, 44; 2: mov qword ptr [rdi + 8 * rcx + 152], 0; loop 2b"
+            => |unit, machine| {
+            machine.memory[28..32].fill(0);
+            machine.memory[160..].fill(0);
+            unit.save(&mut machine.memory);
+        }
+    ),
+    special!("fxrstor64 [rdi]" => |unit, machine| unit.restore(&machine.memory)),
+];
 
 /// Status bits that the manual leaves undefined somewhere and whose value here is Intel's.
 const CONDITIONS: u16 = 0x4700;
@@ -263,6 +275,59 @@ fn describe(machine: &Machine) -> String {
     )
 }
 
+/// The operation that these bytes are.
+fn decoded(code: &[u8]) -> Operation {
+    let instruction = Decoder::new(64, code, DecoderOptions::NONE).decode();
+    assert_eq!(instruction.len(), code.len(), "one instruction: {code:02x?}");
+    let stack_register = |at| {
+        let register = instruction.op_register(at);
+        if register.is_st() { register.number() as u8 } else { 0 }
+    };
+    // One of two is ST(0).
+    let i = (0..instruction.op_count()).map(stack_register).max().unwrap_or(0);
+    Operation::of(instruction.code(), i).unwrap_or_else(|| panic!("no operation: {code:02x?}"))
+}
+
+fn execute(operation: Operation, unit: &mut Unit, machine: &mut Machine) {
+    let operand = std::array::from_fn(|at| machine.memory[at]);
+    let [_, ah] = machine.ax.to_le_bytes();
+    let (carry, parity, zero) = (ah & 1 != 0, ah & 4 != 0, ah & 0x40 != 0);
+    let holds = match operation.condition() {
+        Some(2) => carry,
+        Some(3) => !carry,
+        Some(4) => zero,
+        Some(5) => !zero,
+        Some(6) => carry || zero,
+        Some(7) => !(carry || zero),
+        Some(10) => parity,
+        Some(11) => !parity,
+        _ => false,
+    };
+    match (operation.execute(unit, &operand, holds), operation.operand()) {
+        (Effect::None, _) => {}
+        (Effect::Write(bytes), Operand::Write(size)) => {
+            machine.memory[..size].copy_from_slice(&bytes[..size]);
+        }
+        (Effect::Write(_), operand) => panic!("{operation:?} writes, but its operand is {operand:?}"),
+        // LAHF comes after.
+        (Effect::Ax(status), _) => machine.ax = status & 0xff | machine.ax & 0xff00,
+        (Effect::Flags(flags), _) => {
+            let flags = u8::from(flags.carry) | u8::from(flags.parity) << 2 | u8::from(flags.zero) << 6;
+            machine.ax = machine.ax & 0xff | u16::from(flags | 2) << 8;
+        }
+    }
+}
+
+fn run(instruction: &Instruction, code: &[u8], machine: &mut Machine) {
+    let mut unit = Unit::reset();
+    unit.load_state(Layout::Long, &machine.image);
+    match instruction.soft {
+        Some(soft) => soft(&mut unit, machine),
+        None => execute(decoded(code), &mut unit, machine),
+    }
+    machine.image = unit.store_state(Layout::Long);
+}
+
 fn check(instructions: &[Instruction], cases: u32, how: Agreement, prepare: fn(&mut Seeded, &mut Machine)) {
     let intel = genuine_intel();
     for (seed, instruction) in (1..).zip(instructions) {
@@ -271,11 +336,8 @@ fn check(instructions: &[Instruction], cases: u32, how: Agreement, prepare: fn(&
             let mut before = seeded.machine(intel);
             prepare(&mut seeded, &mut before);
             let (mut native, mut soft) = (before.clone(), before.clone());
-            (instruction.native)(&mut native);
-            let mut unit = Unit::reset();
-            unit.load_state(Layout::Long, &soft.image);
-            (instruction.soft)(&mut unit, &mut soft);
-            soft.image = unit.store_state(Layout::Long);
+            let code = (instruction.native)(&mut native);
+            run(instruction, code, &mut soft);
             let (native, soft) = (comparable(native, intel), comparable(soft, intel));
             assert!(
                 agree(how, &native, &soft),
@@ -311,7 +373,7 @@ fn moves_and_comparisons_are_the_processors() {
 
 #[test]
 fn images_are_the_processors() {
-    check(IMAGES, 20_000, Agreement::Exact, |seeded, machine| {
+    let prepare: fn(&mut Seeded, &mut Machine) = |seeded, machine| {
         for chunk in machine.memory.as_chunks_mut::<8>().0 {
             *chunk = seeded.next().to_le_bytes();
         }
@@ -320,7 +382,9 @@ fn images_are_the_processors() {
         machine.memory[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
         let tags = seeded.next().to_le_bytes();
         machine.memory[8..10].copy_from_slice(&tags[..2]);
-    });
+    };
+    check(IMAGES, 20_000, Agreement::Exact, prepare);
+    check(SHARED, 20_000, Agreement::Exact, prepare);
 }
 
 /// Gives ST(0) an exponent below that of 1/4, where every function is defined; special values remain.
@@ -360,10 +424,9 @@ fn digest(instructions: &[Instruction], cases: u32) -> u64 {
         let mut seeded = Seeded(seed);
         for _ in 0..cases {
             let mut machine = seeded.machine(true);
-            let mut unit = Unit::reset();
-            unit.load_state(Layout::Long, &machine.image);
-            (instruction.soft)(&mut unit, &mut machine);
-            digest.update(&unit.store_state(Layout::Long));
+            let code = (instruction.native)(&mut machine.clone());
+            run(instruction, code, &mut machine);
+            digest.update(&machine.image);
             digest.update(&machine.memory[..16]);
             digest.update(&machine.ax.to_le_bytes());
         }
@@ -377,6 +440,43 @@ fn results_are_the_same_everywhere() {
     let groups = [ARITHMETIC, MOVES, TRANSCENDENTAL, NEAR_ONE, TRIGONOMETRIC];
     assert_eq!(
         groups.map(|group| format!("{:016x}", digest(group, 2000))),
-        ["28b5b8a6584d8fe8", "d45a88a349d80bc7", "8c30b82b11460159", "10eab8ff22c04237", "50135afc5d9813aa"]
+        ["28b5b8a6584d8fe8", "6bd827c2e4e0b48c", "8c30b82b11460159", "10eab8ff22c04237", "50135afc5d9813aa"]
     );
+}
+
+#[test]
+fn every_instruction_is_an_operation() {
+    use iced_x86::{Code, CpuidFeature};
+    // Two instructions to a decoder: FWAIT and another.
+    let none = [
+        Code::Fstenv_m14byte,
+        Code::Fstenv_m28byte,
+        Code::Fstcw_m2byte,
+        Code::Feni,
+        Code::Fdisi,
+        Code::Fclex,
+        Code::Finit,
+        Code::Fsetpm,
+        Code::Fsave_m94byte,
+        Code::Fsave_m108byte,
+        Code::Fstsw_m2byte,
+        Code::Fstsw_AX,
+    ];
+    let x87 = |code: &Code| {
+        let features = code.cpuid_features();
+        [CpuidFeature::FPU, CpuidFeature::FPU287, CpuidFeature::FPU387]
+            .iter()
+            .any(|one| features.contains(one))
+    };
+    let missing: Vec<Code> =
+        Code::values().filter(x87).filter(|code| Operation::of(*code, 1).is_none()).collect();
+    assert_eq!(missing, none);
+
+    for code in Code::values() {
+        if let Some(operation) = Operation::of(code, 1) {
+            // Among the mnemonics the N means that it does not wait; FNOP is not one of those.
+            let waits = code == Code::Fnop || !format!("{code:?}").starts_with("Fn");
+            assert_eq!(operation.waits(), waits, "{code:?}");
+        }
+    }
 }

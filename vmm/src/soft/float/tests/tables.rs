@@ -1,7 +1,7 @@
 //! The tables of SDM volume 2, and what volume 1 says of exceptions.
 
-use super::super::value::INTEGER;
-use super::super::{Arith, F80, Function, Layout, Memory, Ordering, Size, Unit};
+use super::super::unit::{Arith, Function, Layout, Memory, Ordering, Size, Unit};
+use super::super::value::{F80, INTEGER};
 use super::{register, unit};
 
 const MASKED: u16 = 0x37f;

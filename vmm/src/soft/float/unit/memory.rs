@@ -99,6 +99,16 @@ impl Stored {
 }
 
 impl Size {
+    /// Bytes of the format.
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Size::I16 { .. } => 2,
+            Size::F32 | Size::I32 { .. } => 4,
+            Size::F64 | Size::I64 { .. } => 8,
+            Size::F80 | Size::Bcd => 10,
+        }
+    }
+
     fn convert(self, env: &mut Env, a: F80) -> Option<Stored> {
         let integer = |env: &mut Env, bits, truncate| {
             let value = store_int(env, a, bits, truncate)?;

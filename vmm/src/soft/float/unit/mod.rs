@@ -20,7 +20,7 @@ use super::value::F80;
 pub(crate) use function::Function;
 pub(crate) use image::{FXSAVE_SIZE, Layout, STATE_SIZE};
 pub(crate) use memory::{Memory, Size};
-pub(crate) use register::{Arith, Constant, Ordering};
+pub(crate) use register::{Arith, CompareFlags, Constant, Ordering};
 
 /// Bits of the status word (SDM volume 1 figure 8-4).
 mod status {

@@ -239,6 +239,15 @@ impl Unit {
         self.pop_if(pop);
     }
 
+    /// FSTPNCE ST(i), which the manual does not have: FSTP that takes an empty register without complaint.
+    pub(crate) fn pop_to(&mut self, i: u8) {
+        self.set_status(C1, 0);
+        if let Some(value) = self.get(0) {
+            self.set(i, value);
+        }
+        self.pop();
+    }
+
     /// FXCH
     pub(crate) fn exchange(&mut self, i: u8) {
         let (a, b) = (self.get(0), self.get(i));
