@@ -1,13 +1,13 @@
 //! Between [`Cpu`] and [`CpuState`], in the canonical form of [`crate::vcpu`].
 
 use super::flags::Lazy;
+use super::float::{FXSAVE_SIZE as IMAGE, Unit as Fpu};
 use super::memory::GuestRam;
 use super::pages::Pages;
 use super::segment;
 use super::simd::Mxcsr;
 use super::state::{Cpu, Fault, Mode, cr0, cr4, efer};
 use super::tlb::Tlb;
-use super::x87::{Fpu, IMAGE};
 use crate::error::VcpuError;
 use crate::memory::Ram;
 use crate::table::cpuid::{Vendor, profile};

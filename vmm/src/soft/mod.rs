@@ -30,10 +30,6 @@ mod decode;
 mod exec;
 mod fault;
 mod flags;
-#[cfg_attr(
-    not(test),
-    allow(dead_code, unused_imports, reason = "no interpreter executes these operations yet")
-)]
 mod float;
 mod memory;
 mod op;
@@ -46,7 +42,6 @@ pub(crate) mod tlb;
 mod transfer;
 mod vcpu;
 mod walk;
-mod x87;
 
 pub(crate) use exec::CHUNK;
 pub(crate) use vcpu::SoftVcpu;

@@ -1,11 +1,11 @@
 //! The processor's registers, and what an instruction can end in.
 
 use super::flags::{self, Lazy};
+use super::float::Unit as Fpu;
 use super::op::{CS, FLAT, HIGH, Op, SS};
 use super::pages::Pages;
 use super::simd::{Form, Mxcsr};
 use super::tlb::Tlb;
-use super::x87::Fpu;
 use crate::table::cpuid::{Leaf, Vendor};
 use crate::vcpu::{Answer, Segment, VmExit};
 

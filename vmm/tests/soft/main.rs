@@ -6,6 +6,7 @@ mod guest;
 mod code;
 mod exact;
 mod exits;
+mod x87;
 
 use devices::Stimulus;
 use vmm::table::cpuid::Vendor;

@@ -1,11 +1,11 @@
 //! Joins [`super::super::simd`] to registers and memory; FXSAVE and FXRSTOR.
 
 use super::super::flags::{ARITHMETIC, MASK};
+use super::super::float::FXSAVE_SIZE as IMAGE;
 use super::super::op::Op;
 use super::super::simd::{self, Form, Mxcsr, Operand, SimdFault, SimdOp, Unit};
 use super::super::state::{Cpu, Mode, PROTECTION, Run, Trap, UNDEFINED, cr0, cr4, plain_fault, vector};
 use super::super::walk::Access;
-use super::super::x87::IMAGE;
 
 impl Cpu {
     pub(super) fn simd(&mut self, op: &Op) -> Run {
