@@ -1,5 +1,6 @@
 //! What crosses the border of the machine: effects out, stimuli in.
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Virtual time of the guest: nanoseconds since it was started.
@@ -42,16 +43,23 @@ pub enum Effect {
         /// Request number, unique per disk.
         id: u64,
     },
-    /// Bytes for the console.
+    /// The guest asks for random bytes; answered by [`Stimulus::Entropy`], in the order of the requests.
+    Entropy {
+        /// How many, 1 to 256.
+        len: u32,
+    },
+    /// Bytes for the console: from the serial port, or from port 0xE9.
     Console(Vec<u8>),
     /// The guest asks for a reset of the machine.
     Reset,
     /// The guest asks for power off.
     PowerOff,
+    /// The guest's kernel reports that it has panicked. What it does next is up to the guest.
+    GuestPanicked,
 }
 
 /// Something the world does to the guest, placed at an exact position of its execution.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stimulus {
     /// Virtual time has reached this value.
     Time(Ns),
@@ -73,12 +81,16 @@ pub enum Stimulus {
         /// The sectors of a successful read, of exactly the requested length; else empty.
         data: Vec<u8>,
     },
-    /// Random bytes for the guest.
+    /// Random bytes for the oldest [`Effect::Entropy`] that waits: 1 to 256 of them. Fewer than asked for are
+    /// an answer too; those beyond are dropped.
     Entropy(Vec<u8>),
-    /// Bytes typed at the console.
+    /// Bytes typed at the console, for the serial port. Those beyond 16 KiB that the guest has not read are
+    /// dropped.
     ConsoleInput(Vec<u8>),
     /// The power button was pressed.
     Button,
+    /// The guest stood still while time passed outside: its clock tells it, so that its watchdogs do not fire.
+    Stopped,
 }
 
 /// Why a stimulus could not be placed. The machine is unchanged.
@@ -105,6 +117,14 @@ pub enum PlaceError {
         disk: u8,
         /// The request number of the refused completion.
         id: u64,
+    },
+    /// An answer to a request for entropy that is empty or too long.
+    #[error("{got} random bytes do not answer a request for entropy; give 1 to {limit}")]
+    EntropyLength {
+        /// Bytes in the answer.
+        got: usize,
+        /// The longest possible answer in bytes.
+        limit: u32,
     },
     /// A completion carries another number of bytes than the request asked for.
     #[error("request {id} of disk {disk} wants {want} bytes of data, the completion has {got}")]

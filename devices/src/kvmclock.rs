@@ -7,17 +7,13 @@
 use serde::{Deserialize, Serialize};
 use vm_memory::{Bytes, GuestAddress, Permissions};
 
-use crate::state::COUNT_MAX;
+use crate::state::{COUNT_MAX, Invalid};
 use crate::{Memory, Ns};
 
 /// MSR_KVM_WALL_CLOCK_NEW: the address of the wall clock structure, written once per write of the register.
 pub(crate) const MSR_WALL_CLOCK: u32 = 0x4b56_4d00;
 /// MSR_KVM_SYSTEM_TIME_NEW: the address of the time page, bit 0 enables it.
 pub(crate) const MSR_SYSTEM_TIME: u32 = 0x4b56_4d01;
-
-/// What the wall clock says of the moment of virtual time 0: 2026-01-01 00:00:00 UTC, in seconds. A constant,
-/// so that both hosts agree; corrections are the guest's business (NTP).
-const EPOCH_SECONDS: u32 = 1_767_225_600;
 
 const ENABLE: u64 = 1;
 /// `struct pvclock_vcpu_time_info`.
@@ -28,12 +24,17 @@ const WALL_BYTES: usize = 12;
 /// that must not be zero.
 const MULTIPLIER: u32 = 1;
 const SHIFT: i8 = -63;
+const FLAGS: usize = 29;
 /// PVCLOCK_TSC_STABLE_BIT.
-const FLAGS: u8 = 1;
+const STABLE: u8 = 1 << 0;
+/// PVCLOCK_GUEST_STOPPED: set by us, cleared by the guest when it has taken note.
+const STOPPED: u8 = 1 << 1;
 
 /// The clock's state.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KvmClock {
+    /// Wall-clock time at virtual time 0, in seconds since 1970.
+    wall_base_s: u32,
     system_time: u64,
     wall_clock: u64,
     /// Version of the page, always even: no reader runs while it is written.
@@ -43,6 +44,12 @@ pub(crate) struct KvmClock {
 }
 
 impl KvmClock {
+    /// A clock that no guest uses yet. `wall_base_s` is the wall-clock time at virtual time 0, in seconds since
+    /// 1970-01-01 00:00:00 UTC.
+    pub(crate) fn new(wall_base_s: u32) -> Self {
+        KvmClock { wall_base_s, system_time: 0, wall_clock: 0, version: 0, ignored: 0 }
+    }
+
     /// Updates that fell outside of memory.
     pub(crate) fn ignored(&self) -> u64 {
         self.ignored
@@ -62,7 +69,7 @@ impl KvmClock {
                 self.wall_clock = value;
                 let mut wall = [0; WALL_BYTES];
                 wall[0..4].copy_from_slice(&2u32.to_le_bytes());
-                wall[4..8].copy_from_slice(&EPOCH_SECONDS.to_le_bytes());
+                wall[4..8].copy_from_slice(&self.wall_base_s.to_le_bytes());
                 self.store(value, &wall, mem);
             }
             MSR_SYSTEM_TIME => {
@@ -76,9 +83,22 @@ impl KvmClock {
 
     /// Writes the page: virtual time is `now`.
     pub(crate) fn publish<M: Memory>(&mut self, now: Ns, mem: &M) {
+        self.publish_with(0, now, mem);
+    }
+
+    /// Writes the page, and in it that the guest was stopped. A guest without the page cannot be told.
+    pub(crate) fn mark_stopped<M: Memory>(&mut self, now: Ns, mem: &M) {
+        self.publish_with(STOPPED, now, mem);
+    }
+
+    fn publish_with<M: Memory>(&mut self, flags: u8, now: Ns, mem: &M) {
         if self.system_time & ENABLE == 0 {
             return;
         }
+        let addr = self.system_time & !ENABLE;
+        // What the guest has not taken note of yet stays.
+        let flags_addr = GuestAddress(addr.wrapping_add(FLAGS as u64));
+        let kept = mem.read_obj::<u8>(flags_addr).map_or(0, |old| old & STOPPED);
         let version = self.version.wrapping_add(2);
         let mut page = [0; PAGE_BYTES];
         page[0..4].copy_from_slice(&version.to_le_bytes());
@@ -86,8 +106,8 @@ impl KvmClock {
         page[16..24].copy_from_slice(&now.to_le_bytes());
         page[24..28].copy_from_slice(&MULTIPLIER.to_le_bytes());
         page[28..29].copy_from_slice(&SHIFT.to_le_bytes());
-        page[29] = FLAGS;
-        if self.store(self.system_time & !ENABLE, &page, mem) {
+        page[FLAGS] = STABLE | flags | kept;
+        if self.store(addr, &page, mem) {
             self.version = version;
         }
     }
@@ -102,8 +122,12 @@ impl KvmClock {
         stored
     }
 
-    /// Whether a decoded value is one that the registers can reach.
-    pub(crate) fn is_valid(&self) -> bool {
-        self.version.is_multiple_of(2) && self.ignored <= COUNT_MAX
+    /// Checks a decoded value.
+    pub(crate) fn validate(&self, wall_base_s: u32) -> Result<(), Invalid> {
+        if self.version.is_multiple_of(2) && self.ignored <= COUNT_MAX && self.wall_base_s == wall_base_s {
+            Ok(())
+        } else {
+            Err(Invalid("the paravirtual clock's version is odd, its count too large or its base another"))
+        }
     }
 }

@@ -8,11 +8,15 @@
 #![forbid(unsafe_code)]
 
 mod event;
+mod ioapic;
 mod kvmclock;
 mod lapic;
+mod legacy;
 mod memory;
 mod pci;
 mod platform;
+mod pm;
+mod pveoi;
 mod state;
 mod virtio;
 

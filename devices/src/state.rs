@@ -4,7 +4,8 @@
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-/// No saved state is longer, in bytes. The largest part is the network card's backlog, below 100 KiB.
+/// No saved state is longer, in bytes. The largest parts are the network cards' backlogs, each
+/// below 100 KiB.
 const LIMIT: usize = 1 << 20;
 /// No counter in a saved state is larger, so that counting on and adding up never overflow.
 pub(crate) const COUNT_MAX: u64 = 1 << 60;

@@ -94,6 +94,14 @@ pub enum BootError {
         /// What is wrong with it, and what to do.
         reason: String,
     },
+    /// The initial file system cannot be loaded.
+    #[error("cannot load the guest's initial file system {path}: {reason}", path = path.display())]
+    Initrd {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// The command line does not fit.
     #[error("the guest's command line has {got} bytes, at most {max} fit: shorten it")]
     CommandLineTooLong {
@@ -146,6 +154,17 @@ pub enum VcpuError {
     /// The backend cannot stop at stores to clean pages.
     #[error("there are no landings on this host: {0}")]
     NoLandings(String),
+    /// The backend does not count instructions.
+    #[error("instructions are not counted on KVM: use the software backend for exact positions")]
+    NoCount,
+    /// The guest does what the software processor cannot.
+    #[error("the guest uses {what} at {rip:#x}, which the software processor does not have: run it on KVM")]
+    Unsupported {
+        /// What it is.
+        what: &'static str,
+        /// Where.
+        rip: u64,
+    },
     /// An exit that this machine never asks for.
     #[error("KVM stopped the guest for an unexpected reason ({0}): this kernel's KVM is not supported")]
     UnexpectedExit(String),
@@ -253,4 +272,48 @@ pub enum RestoreError {
     /// The devices refuse their part.
     #[error("the devices refuse their part of the saved machine: {0}")]
     Devices(#[from] devices::RestoreError),
+}
+
+/// Why a whole machine cannot be written.
+#[derive(Debug, Error)]
+pub enum SaveImageError {
+    /// The machine has no state.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// Writing failed.
+    #[error("the machine cannot be written: {0}: make room, or choose another place")]
+    Write(#[from] io::Error),
+}
+
+/// Why a whole machine that was written is refused.
+#[derive(Debug, Error)]
+pub enum LoadImageError {
+    /// Reading failed, or the image ends too early.
+    #[error("the saved machine cannot be read: {0}: it is cut short or unreadable, take another copy")]
+    Read(#[from] io::Error),
+    /// Not an image of a machine.
+    #[error("this is not a whole saved machine: it does not begin with the mark of one")]
+    NotAnImage,
+    /// Another version of the program wrote it.
+    #[error(
+        "the saved machine has image format {got}, this program reads format {want}: use the same version"
+    )]
+    Version {
+        /// Format found.
+        got: u16,
+        /// Format known.
+        want: u16,
+    },
+    /// It was saved on a machine of another kind.
+    #[error(
+        "the saved machine had another {0}: restore it with the same configuration, program version and \
+         processor vendor"
+    )]
+    OtherMachine(&'static str),
+    /// Impossible contents, or a wrong checksum.
+    #[error("the saved machine is damaged ({0}): take another copy")]
+    Damaged(&'static str),
+    /// The machine refuses its state.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
 }

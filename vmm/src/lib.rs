@@ -17,12 +17,19 @@ mod error;
 mod kvm;
 mod machine;
 mod memory;
+pub mod record;
 mod saved;
+mod soft;
 pub mod table;
 mod vcpu;
+mod walk;
+mod write_log;
 
-pub use error::{BootError, DirtyError, RestoreError, RunError, SaveError, VcpuError, VmError};
-pub use machine::{ExitKind, Reached, Stop, Vm, VmConfig};
+pub use error::{
+    BootError, DirtyError, LoadImageError, RestoreError, RunError, SaveError, SaveImageError, VcpuError,
+    VmError,
+};
+pub use machine::{Backend, ExitKind, Reached, Stop, Vm, VmConfig};
 pub use vcpu::{Capabilities, Kicker, Landing, LandingCounts};
 
 /// Bytes per page of guest memory.

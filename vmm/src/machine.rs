@@ -9,9 +9,10 @@ use crate::error::{BootError, DirtyError, RestoreError, RunError, SaveError, Vcp
 use crate::kvm::Tracking;
 use crate::memory::Ram;
 use crate::saved::{self, SavedVm};
+use crate::table::cpuid::Vendor;
 use crate::table::layout::LAPIC_TPR;
 use crate::vcpu::{Answer, Capabilities, Kicker, Vcpu, VmEntry, VmExit};
-use crate::{PAGE_SIZE, boot, dirty, kvm, memory, table};
+use crate::{PAGE_SIZE, boot, dirty, kvm, memory, soft, table};
 
 /// Device accesses that one instruction may make: KVM's emulator turns at most 1,024 rounds of a string
 /// instruction into one, each with a read and a write of up to eight pieces.
@@ -24,12 +25,23 @@ const PIO_BYTES_MAX: usize = 4096;
 pub struct VmConfig {
     /// Guest memory in MiB.
     pub memory_mib: u32,
-    /// The kernel: a static ELF64 executable.
+    /// The kernel: a static ELF64 executable, or the bzImage of a Linux kernel for x86-64.
     pub kernel: PathBuf,
+    /// The initial file system for a bzImage.
+    pub initrd: Option<PathBuf>,
     /// Its command line, at most 2,047 bytes.
     pub cmdline: String,
     /// The devices.
     pub platform: PlatformConfig,
+}
+
+/// What executes the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// The host's processor, by KVM.
+    Kvm,
+    /// This program: on any host, exact at every instruction, slower.
+    Soft(Vendor),
 }
 
 /// A deterministic exit: with the same state and the same stimuli it happens again at the same instruction.
@@ -131,16 +143,37 @@ impl Vm {
         Self::with_tracking(config, Tracking::Bitmap)
     }
 
+    /// A machine whose processor is this one.
+    ///
+    /// # Errors
+    ///
+    /// See [`VmError`].
+    pub fn with_backend(config: &VmConfig, backend: Backend) -> Result<Self, VmError> {
+        match backend {
+            Backend::Kvm => Self::new(config),
+            Backend::Soft(vendor) => {
+                Self::assemble(config, |ram| Ok(Box::new(soft::SoftVcpu::new(ram, vendor))))
+            }
+        }
+    }
+
     fn with_tracking(config: &VmConfig, tracking: Tracking) -> Result<Self, VmError> {
+        Self::assemble(config, |ram| Ok(Box::new(kvm::create(ram, tracking)?)))
+    }
+
+    fn assemble(
+        config: &VmConfig,
+        vcpu: impl FnOnce(&Ram) -> Result<Box<dyn Vcpu>, VmError>,
+    ) -> Result<Self, VmError> {
         let platform = Platform::new(&config.platform)?;
         let ram = memory::allocate(config.memory_mib)?;
-        let vcpu = Box::new(kvm::create(&ram, tracking)?);
+        let vcpu = vcpu(&ram)?;
         let (config, life) = (config.clone(), Life::Fresh);
         Ok(Vm { config, ram, vcpu, platform, life, evaluate: true, unfinished: false, cr8: 0 })
     }
 
     /// Loads the kernel and sets the boot state: 64-bit mode, the first 4 GiB mapped linearly for the
-    /// supervisor, interrupts off, RSI at a Linux zero page with memory map and command line.
+    /// supervisor, interrupts off, RSI at a Linux zero page with memory map, command line and ACPI tables.
     ///
     /// # Errors
     ///
@@ -150,7 +183,9 @@ impl Vm {
             return Err(BootError::AlreadyStarted);
         }
         self.life = Life::Filling;
-        let state = boot::load(&self.ram, &self.config.kernel, &self.config.cmdline)?;
+        let VmConfig { kernel, initrd, cmdline, .. } = &self.config;
+        let sources = boot::Sources { kernel, initrd: initrd.as_deref(), command_line: cmdline };
+        let state = boot::load(&self.ram, sources)?;
         self.vcpu.set_state(&state)?;
         self.cr8 = self.vcpu.task_priority();
         self.life = Life::Running;
@@ -171,12 +206,32 @@ impl Vm {
     /// See [`RunError`]. [`RunError::Halted`] if [`Self::waits`]; otherwise the machine is to be thrown away.
     pub fn run(&mut self) -> Result<Stop, RunError> {
         match self.enter(VmEntry::Run)? {
-            Reached::Stop(stop) => Ok(stop),
+            Entered::Found(Reached::Stop(stop)) => Ok(stop),
             other => Err(VcpuError::UnexpectedExit(format!("{other:?} that nobody looked for")).into()),
         }
     }
 
-    fn enter(&mut self, entry: VmEntry) -> Result<Reached, RunError> {
+    /// As [`Self::run`], but stops also, with `None`, when so many instructions were retired since the boot;
+    /// at once if it were that many before. The count names the place exactly.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`]; and [`VcpuError::NoCount`] on a backend without exact positions.
+    pub fn run_until(&mut self, count: u64) -> Result<Option<Stop>, RunError> {
+        match self.enter(VmEntry::Until(count))? {
+            Entered::Found(Reached::Stop(stop)) => Ok(Some(stop)),
+            Entered::Count => Ok(None),
+            other => Err(VcpuError::UnexpectedExit(format!("{other:?} that nobody looked for")).into()),
+        }
+    }
+
+    /// Instructions retired since the boot; 0 on a backend without exact positions.
+    #[must_use]
+    pub fn retired(&self) -> u64 {
+        self.vcpu.retired()
+    }
+
+    fn enter(&mut self, entry: VmEntry) -> Result<Entered, RunError> {
         match self.life {
             Life::Fresh | Life::Filling => return Err(RunError::NotStarted),
             Life::ShutDown => return Err(RunError::Shutdown),
@@ -187,22 +242,30 @@ impl Vm {
             self.offer_interrupt()?;
             self.evaluate = false;
         }
-        let exit = self.vcpu.run(entry)?;
+        // Offered anew at each entry: a kick in between changes nothing.
+        self.platform.before_entry(&self.ram);
+        let exit = self.vcpu.run(entry);
+        self.platform.after_exit(&self.ram);
+        let exit = exit?;
         // A kick may have come before the entry.
         self.unfinished &= exit == VmExit::Interrupted;
         self.follow_task_priority();
         match exit {
-            VmExit::Interrupted => Ok(Reached::Stop(Stop::Kicked)),
+            VmExit::Interrupted => Ok(Entered::Found(Reached::Stop(Stop::Kicked))),
             VmExit::Shutdown => {
                 self.life = Life::ShutDown;
-                Ok(Reached::Stop(Stop::Shutdown))
+                Ok(Entered::Found(Reached::Stop(Stop::Shutdown)))
             }
             VmExit::Landing(landing) => {
                 self.evaluate = true;
-                Ok(Reached::Landing(landing))
+                Ok(Entered::Found(Reached::Landing(landing)))
             }
-            VmExit::Missed(landing) => Ok(Reached::Missed(landing)),
-            exit => self.answer(exit).map(|kind| Reached::Stop(Stop::Exit(kind))),
+            VmExit::Missed(landing) => Ok(Entered::Found(Reached::Missed(landing))),
+            VmExit::Reached => {
+                self.evaluate = true;
+                Ok(Entered::Count)
+            }
+            exit => self.answer(exit).map(|kind| Entered::Found(Reached::Stop(Stop::Exit(kind)))),
         }
     }
 
@@ -318,6 +381,7 @@ impl Vm {
             VmExit::Interrupted
             | VmExit::Landing(_)
             | VmExit::Missed(_)
+            | VmExit::Reached
             | VmExit::Completed
             | VmExit::Shutdown => {
                 return Err(VcpuError::UnexpectedExit(format!("{exit:?} in the middle of an instruction")));
@@ -373,6 +437,12 @@ impl Vm {
     #[must_use]
     pub fn outstanding_disk(&self) -> Vec<Effect> {
         self.platform.outstanding_disk()
+    }
+
+    /// Requests for entropy that were submitted and not answered, the oldest first.
+    #[must_use]
+    pub fn outstanding_entropy(&self) -> Vec<Effect> {
+        self.platform.outstanding_entropy()
     }
 
     /// When the devices want time placed next, in ns of virtual time.
@@ -461,10 +531,21 @@ impl Vm {
         Ok(())
     }
 
+    /// Guest memory, for those who only look.
+    pub(crate) fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
     /// Which places of the guest's execution can be found again on this backend.
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {
         self.vcpu.capabilities()
+    }
+
+    /// Who the guest is told made the processor. A guest may be moved between machines of one vendor only.
+    #[must_use]
+    pub fn vendor(&self) -> Vendor {
+        self.vcpu.vendor()
     }
 
     /// Digest of the machine table: CPUID profile, memory map, model-specific registers. Two hosts may pair
@@ -475,6 +556,14 @@ impl Vm {
     }
 }
 
+/// What an entry came to.
+#[derive(Debug)]
+enum Entered {
+    Found(Reached),
+    /// The count that was asked for.
+    Count,
+}
+
 /// What [`Vm::serve`] did.
 enum Served {
     /// Nothing of the instruction is left.
@@ -483,6 +572,7 @@ enum Served {
     Answer(ExitKind, Answer),
 }
 
+mod image;
 mod landing;
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,14 @@
 //! Guest memory: one anonymous mapping from guest-physical 0.
 
-use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::PAGE_SIZE;
 use crate::error::VmError;
 use crate::table::layout::MEMORY_MIB_MAX;
+use crate::write_log::WriteLog;
 
 /// Guest memory whose bitmap records what this process writes (KVM's log records what the guest writes).
-pub(crate) type Ram = GuestMemoryMmap<AtomicBitmap>;
+pub(crate) type Ram = GuestMemoryMmap<WriteLog>;
 
 /// Maps `memory_mib` MiB of zeroes.
 pub(crate) fn allocate(memory_mib: u32) -> Result<Ram, VmError> {

@@ -7,7 +7,7 @@ use crate::vcpu::CpuState;
 
 const MARK: [u8; 4] = *b"TWVM";
 /// Changes with every change of [`SavedVm`], [`CpuState`] or the machine table.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 
 /// Everything of a machine but its memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +72,7 @@ mod tests {
     fn other_formats_and_tails_are_refused() {
         let mut other = sample();
         other[4] ^= 0x40;
-        assert!(matches!(decode(&other), Err(RestoreError::Version { got: 0x41, want: 1 })));
+        assert!(matches!(decode(&other), Err(RestoreError::Version { got: 0x42, want: 2 })));
         let mut long = sample();
         long.push(0);
         assert!(matches!(decode(&long), Err(RestoreError::Damaged(_))));

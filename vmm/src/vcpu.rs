@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::VcpuError;
+use crate::table::cpuid::Vendor;
 
 /// Which places of the guest's execution a backend can find again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,9 @@ pub(crate) enum VmEntry {
     /// protected first, unless this goes on with the last entry's search. So many first stores to other pages
     /// come before it and need not be looked at.
     Find(Landing, u32),
+    /// Run the guest, but stop with [`VmExit::Reached`] once so many instructions were retired since the boot.
+    /// Only for a backend whose positions are exact.
+    Until(u64),
     /// Finish the instruction that made the last exit. The guest does *not* go on after it, so that the
     /// registers can be read.
     Complete(Answer),
@@ -106,6 +110,8 @@ pub(crate) enum VmExit {
     /// The landing that was to be found will not come. With where that showed: the first store to the page
     /// came from here, or the search ended here.
     Missed(Landing),
+    /// The count of [`VmEntry::Until`] is reached, exactly.
+    Reached,
     /// [`VmEntry::Complete`] is done.
     Completed,
     /// Triple fault.
@@ -130,6 +136,8 @@ impl VmExit {
 pub(crate) trait Vcpu: Send {
     /// Which places this backend can find again.
     fn capabilities(&self) -> Capabilities;
+    /// Who the guest is told made the processor.
+    fn vendor(&self) -> Vendor;
     /// Why there are no landings on this host, and what to change. `None`: there are.
     fn landing_obstacle(&self) -> Option<String>;
     /// What landings cost so far.
@@ -145,6 +153,8 @@ pub(crate) trait Vcpu: Send {
     fn run(&mut self, entry: VmEntry) -> Result<VmExit, VcpuError>;
     /// A handle that stops a running [`VmEntry::Run`] from another thread.
     fn kicker(&self) -> Kicker;
+    /// Instructions retired since the boot; 0 on a backend whose positions are not exact.
+    fn retired(&self) -> u64;
     /// Whether an external interrupt could be taken right now. Valid between a completed exit and the next
     /// entry.
     fn ready_for_interrupt(&self) -> bool;
@@ -223,6 +233,8 @@ pub(crate) struct CpuState {
     pub msrs: Vec<u64>,
     /// Events on their way into the guest.
     pub events: Events,
+    /// Instructions retired since the boot; 0 on a backend that cannot count them.
+    pub retired: u64,
 }
 
 /// A segment register with its hidden part (SDM volume 3 section 3.4.3).

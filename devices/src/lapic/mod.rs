@@ -1,9 +1,10 @@
 //! The local APIC in xAPIC mode (Intel SDM volume 3, chapter "Advanced Programmable Interrupt Controller").
 //!
-//! One processor, APIC id 0. Interrupts come from MSI messages, from the processor to itself, and from the
-//! local timer. Thermal, performance and LINT pins have registers but no source. Of the interrupt commands
-//! only fixed and lowest-priority ones to this processor have an effect: NMI, SMI, INIT and start-up are
-//! dropped, there is no second processor to start.
+//! One processor, APIC id 0. Interrupts come from messages (MSI and I/O APIC), from the processor to itself,
+//! and from the local timer. LINT0 is the 8259A pair's output, and passes it on in ExtINT mode only; LINT1,
+//! thermal and performance entries have registers but no source. Of the interrupt commands only fixed and
+//! lowest-priority ones to this processor have an effect: NMI, SMI, INIT and start-up are dropped, there is no
+//! second processor to start.
 
 mod timer;
 mod vectors;
@@ -33,6 +34,7 @@ mod reg {
     pub(super) const APR: u64 = 0x90;
     pub(super) const PPR: u64 = 0xa0;
     pub(super) const EOI: u64 = 0xb0;
+    pub(super) const REMOTE_READ: u64 = 0xc0;
     pub(super) const LDR: u64 = 0xd0;
     pub(super) const DFR: u64 = 0xe0;
     pub(super) const SVR: u64 = 0xf0;
@@ -51,10 +53,14 @@ mod reg {
 
 const LVT_MASKED: u32 = 1 << 16;
 const LVT_PERIODIC: u32 = 1 << 17;
+const LVT_DELIVERY_MODE: u32 = 0b111 << 8;
+const LVT_EXT_INT: u32 = 0b111 << 8;
 const SVR_ENABLE: u32 = 1 << 8;
 
 /// Index of the timer in `lvt`.
 const TIMER: usize = 0;
+/// Index of the LINT0 entry in `lvt`.
+const LINT0: usize = 3;
 /// Index of the error entry in `lvt`.
 const ERROR: usize = 5;
 
@@ -89,8 +95,11 @@ pub(crate) struct Lapic {
 }
 
 impl Lapic {
-    /// The state after power-up (SDM "Local APIC State After Power-Up or Reset").
+    /// The state after power-up (SDM "Local APIC State After Power-Up or Reset"), but for LINT0: it is a
+    /// virtual wire, as firmware leaves it, so that the 8259A pair works until the guest takes the APIC.
     pub(crate) fn new() -> Self {
+        let mut lvt = [LVT_MASKED; 6];
+        lvt[LINT0] = LVT_EXT_INT;
         Lapic {
             tpr: 0,
             ldr: 0,
@@ -102,7 +111,7 @@ impl Lapic {
             esr: 0,
             esr_collected: 0,
             icr: 0,
-            lvt: [LVT_MASKED; 6],
+            lvt,
             divide: 0,
             timer: Timer::default(),
         }
@@ -120,18 +129,19 @@ impl Lapic {
     }
 
     /// Writes a register. Only aligned 32-bit writes count, as the SDM demands of software; others have no
-    /// effect.
-    pub(crate) fn write(&mut self, offset: u64, data: &[u8], now: Ns) {
-        if let Ok(bytes) = <[u8; 4]>::try_from(data)
-            && offset.is_multiple_of(16)
-        {
-            self.write_register(offset, u32::from_le_bytes(bytes), now);
+    /// effect. Gives the vector of a level interrupt that the write has ended: the I/O APIC must hear of it.
+    pub(crate) fn write(&mut self, offset: u64, data: &[u8], now: Ns) -> Option<u8> {
+        let bytes = <[u8; 4]>::try_from(data).ok().filter(|_| offset.is_multiple_of(16))?;
+        if offset == reg::EOI {
+            return self.end_of_interrupt();
         }
+        self.write_register(offset, u32::from_le_bytes(bytes), now);
+        None
     }
 
     fn read_register(&mut self, offset: u64, now: Ns) -> u32 {
         match offset {
-            reg::ID | reg::APR | reg::EOI => 0,
+            reg::ID | reg::APR | reg::EOI | reg::REMOTE_READ => 0,
             reg::VERSION => VERSION,
             reg::TPR => u32::from(self.tpr),
             reg::PPR => u32::from(self.ppr()),
@@ -158,7 +168,6 @@ impl Lapic {
     fn write_register(&mut self, offset: u64, value: u32, now: Ns) {
         match offset {
             reg::TPR => self.tpr = value as u8,
-            reg::EOI => self.end_of_interrupt(),
             reg::LDR => self.ldr = value & 0xff00_0000,
             reg::DFR => self.dfr = value | 0x0fff_ffff,
             reg::SVR => self.write_svr(value),
@@ -175,7 +184,8 @@ impl Lapic {
                 self.timer.rescale(now, before, self.divisor());
             }
             // Read-only registers: a write has no effect.
-            reg::ID | reg::VERSION | reg::APR | reg::PPR | reg::ISR..reg::ESR | reg::CURRENT_COUNT => {}
+            reg::ID | reg::VERSION | reg::APR | reg::PPR | reg::REMOTE_READ | reg::CURRENT_COUNT => {}
+            reg::ISR..reg::ESR => {}
             _ => self.error(ESR_ILLEGAL_REGISTER),
         }
     }
@@ -234,8 +244,9 @@ impl Lapic {
     }
 
     /// A message-signalled interrupt (SDM "Message Signalled Interrupts"): the write of `data` to `addr`.
-    /// Anything but a fixed or lowest-priority interrupt for this processor is ignored.
-    pub(crate) fn msi(&mut self, addr: u64, data: u32) {
+    /// Anything but a fixed or lowest-priority interrupt for this processor is ignored. Whether an interrupt was
+    /// accepted.
+    pub(crate) fn msi(&mut self, addr: u64, data: u32) -> bool {
         let destination = (addr >> 12) as u8;
         let logical = addr & (1 << 2) != 0;
         let fixed_or_lowest = matches!((data >> 8) & 0b111, 0b000 | 0b001);
@@ -247,14 +258,15 @@ impl Lapic {
             || !self.enabled()
             || !self.is_destination(destination, logical)
         {
-            return;
+            return false;
         }
         let vector = data as u8;
         if vector < FIRST_VECTOR {
             self.error(ESR_RECEIVE_ILLEGAL);
-        } else {
-            self.raise(vector, level);
+            return false;
         }
+        self.raise(vector, level);
+        true
     }
 
     fn raise(&mut self, vector: u8, level: bool) {
@@ -277,10 +289,24 @@ impl Lapic {
         self.raise_lvt(ERROR);
     }
 
-    fn end_of_interrupt(&mut self) {
-        if let Some(vector) = self.isr.highest() {
-            self.isr.clear(vector);
-        }
+    /// The interrupt in service with the highest priority ends (SDM "Signaling Interrupt Servicing
+    /// Completion"). Gives its vector if it was a level interrupt.
+    pub(crate) fn end_of_interrupt(&mut self) -> Option<u8> {
+        let vector = self.isr.highest()?;
+        self.isr.clear(vector);
+        self.tmr.contains(vector).then_some(vector)
+    }
+
+    /// Whether the interrupt in service may end without anyone's notice: no other waits for that, and it is no
+    /// level interrupt.
+    pub(crate) fn ends_silently(&self) -> bool {
+        let in_service = self.isr.highest();
+        self.irr.highest().is_none() && in_service.is_some_and(|vector| !self.tmr.contains(vector))
+    }
+
+    /// Whether the 8259A pair's output reaches the processor through LINT0.
+    pub(crate) fn takes_external(&self) -> bool {
+        self.lvt[LINT0] & (LVT_MASKED | LVT_DELIVERY_MODE) == LVT_EXT_INT
     }
 
     fn enabled(&self) -> bool {
@@ -331,7 +357,8 @@ impl Lapic {
     /// Checks what decoding cannot: that this is a state which the register interface can reach.
     pub(crate) fn validate(&self, now: Ns) -> Result<(), Invalid> {
         let lvt_ok = self.lvt.iter().zip(LVT_WRITABLE).all(|(entry, mask)| entry & !(mask | LVT_MASKED) == 0);
-        let masked_ok = self.enabled() || self.lvt.iter().all(|entry| entry & LVT_MASKED != 0);
+        let masked_ok = self.enabled()
+            || self.lvt.iter().enumerate().all(|(index, entry)| index == LINT0 || entry & LVT_MASKED != 0);
         let registers_ok = self.ldr & 0x00ff_ffff == 0
             && self.dfr | 0xf000_0000 == u32::MAX
             && self.svr & !0x1ff == 0

@@ -30,8 +30,38 @@ fn registers_after_power_up() {
     assert_eq!(read(&mut apic, reg::DFR, 0), 0xffff_ffff);
     assert_eq!(read(&mut apic, reg::SVR, 0), 0xff);
     for lvt in (reg::LVT_TIMER..=reg::LVT_ERROR).step_by(16) {
-        assert_eq!(read(&mut apic, lvt, 0), LVT_MASKED);
+        let lint0 = lvt == reg::LVT_TIMER + 0x30;
+        assert_eq!(read(&mut apic, lvt, 0), if lint0 { 0x700 } else { LVT_MASKED });
     }
+    assert!(apic.takes_external());
+    assert_eq!(apic.validate(0), Ok(()));
+}
+
+#[test]
+fn lint0_passes_the_8259a_on_in_ext_int_mode() {
+    let mut apic = enabled();
+    let lint0 = reg::LVT_TIMER + 0x30;
+    for (entry, taken) in [(0x700, true), (0x1_0700, false), (0x8700, true), (0x400, false), (0x30, false)] {
+        write(&mut apic, lint0, entry, 0);
+        assert_eq!(apic.takes_external(), taken, "{entry:#x}");
+    }
+    write(&mut apic, lint0, 0x700, 0);
+    write(&mut apic, reg::SVR, 0xff, 0);
+    assert!(!apic.takes_external(), "software-disabled: every entry is masked");
+}
+
+#[test]
+fn the_end_of_a_level_interrupt_is_announced() {
+    let mut apic = enabled();
+    assert!(apic.msi(fixed_to(0, false), 0x41 | (1 << 15) | (1 << 14)));
+    assert!(apic.msi(fixed_to(0, false), 0x51));
+    assert!(!apic.msi(fixed_to(1, false), 0x61), "another processor");
+    apic.accept();
+    assert_eq!(apic.write(reg::EOI, &[0; 4], 0), None, "an edge interrupt");
+    apic.accept();
+    assert_eq!(apic.write(reg::EOI, &[0; 2], 0), None, "only words are written");
+    assert_eq!(apic.write(reg::EOI, &[0; 4], 0), Some(0x41));
+    assert_eq!(apic.write(reg::EOI, &[0; 4], 0), None, "nothing is in service");
 }
 
 #[test]

@@ -20,6 +20,10 @@ impl Vectors {
         self.0[usize::from(vector / 32)] &= !(1 << (vector % 32));
     }
 
+    pub(super) fn contains(&self, vector: u8) -> bool {
+        self.0[usize::from(vector / 32)] & (1 << (vector % 32)) != 0
+    }
+
     pub(super) fn assign(&mut self, vector: u8, member: bool) {
         if member {
             self.set(vector);

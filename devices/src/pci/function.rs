@@ -47,9 +47,23 @@ pub(crate) fn put(image: &mut [u8], offset: usize, bytes: &[u8]) {
 }
 
 const COMMAND: usize = 0x04;
+const STATUS: usize = 0x06;
 const CACHE_LINE: usize = 0x0c;
 const BAR0: usize = 0x10;
 const INTERRUPT_LINE: usize = 0x3c;
+const INTERRUPT_PIN: usize = 0x3d;
+/// Every function uses INTA.
+const INTA: u8 = 1;
+
+/// The ISA interrupt of a slot's INTA, which the Interrupt Line register names: 10 or 11, shared as firmware
+/// for the 440FX shares them (by the pin that the slot's INTA is rotated to).
+pub(crate) fn isa_line(slot: u8) -> u8 {
+    [10, 10, 11, 11][usize::from(slot.wrapping_sub(1) % 4)]
+}
+
+/// Status bits: there is a list of capabilities; an INTx interrupt waits.
+const CAPABILITIES: u16 = 1 << 4;
+const INTERRUPT_STATUS: u16 = 1 << 3;
 
 const MEMORY_SPACE: u16 = 1 << 1;
 const BUS_MASTER: u16 = 1 << 2;
@@ -58,7 +72,7 @@ const COMMAND_WRITABLE: u16 = MEMORY_SPACE | BUS_MASTER | INTX_DISABLE;
 
 /// The writable part of a function's header.
 ///
-/// There is no INTx pin. Bus mastering is a bit to read back: clearing it does not stop the device.
+/// Bus mastering is a bit to read back: clearing it does not stop the device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ConfigHeader {
     command: u16,
@@ -68,18 +82,26 @@ pub(crate) struct ConfigHeader {
 }
 
 impl ConfigHeader {
-    /// As firmware leaves it: BAR assigned, memory space and bus mastering on.
+    /// As firmware leaves it: BAR and interrupt line assigned, memory space and bus mastering on.
     pub(crate) fn new(slot: u8) -> Self {
         ConfigHeader {
             command: MEMORY_SPACE | BUS_MASTER,
             cache_line: 0,
             bar0: bar_address(slot),
-            interrupt_line: 0,
+            interrupt_line: isa_line(slot),
         }
     }
 
-    /// Fills in the header's writable registers.
-    pub(crate) fn draw(&self, image: &mut [u8; 256]) {
+    /// Whether the driver lets the function use its interrupt pin.
+    pub(crate) fn intx_enabled(&self) -> bool {
+        self.command & INTX_DISABLE == 0
+    }
+
+    /// Fills in the header's registers; `interrupt` says whether an INTx interrupt waits.
+    pub(crate) fn draw(&self, image: &mut [u8; 256], interrupt: bool) {
+        let status = if interrupt { CAPABILITIES | INTERRUPT_STATUS } else { CAPABILITIES };
+        put(image, STATUS, &status.to_le_bytes());
+        put(image, INTERRUPT_PIN, &[INTA]);
         put(image, COMMAND, &self.command.to_le_bytes());
         put(image, CACHE_LINE, &[self.cache_line]);
         put(image, BAR0, &self.bar0.to_le_bytes());

@@ -9,7 +9,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 use crate::state::Invalid;
-pub(crate) use function::{BAR_SIZE, ConfigHeader, Identity, put};
+pub(crate) use function::{BAR_SIZE, ConfigHeader, Identity, isa_line, put};
 
 /// Port of the address register (32-bit accesses only; 0xCF9 inside it is the reset port).
 pub(crate) const ADDRESS_PORT: u16 = 0xcf8;

@@ -36,7 +36,7 @@ fn bar_sizing_and_moving() {
     assert_eq!(header.decode(0xfeb0_bffd, 4), None, "across the end");
     let read_bar = |header: &ConfigHeader| {
         let mut image = [0; 256];
-        header.draw(&mut image);
+        header.draw(&mut image, false);
         u32::from_le_bytes([image[0x10], image[0x11], image[0x12], image[0x13]])
     };
     (0x10..0x14).for_each(|at| header.write(at, 0xff));
@@ -53,13 +53,27 @@ fn bar_sizing_and_moving() {
 fn only_writable_bits_are_written() {
     let mut header = ConfigHeader::new(2);
     let mut before = [0; 256];
-    header.draw(&mut before);
+    header.draw(&mut before, false);
     for at in 0..256 {
         header.write(at, 0xff);
     }
     let mut after = [0; 256];
-    header.draw(&mut after);
+    header.draw(&mut after, false);
     let changed: Vec<usize> = (0..256).filter(|at| before[*at] != after[*at]).collect();
     assert_eq!(changed, [0x05, 0x0c, 0x11, 0x12, 0x13, 0x3c]);
     assert_eq!(after[0x04..0x06], [0x06, 0x04]);
+}
+
+#[test]
+fn interrupt_registers() {
+    let mut header = ConfigHeader::new(3);
+    let mut image = [0; 256];
+    header.draw(&mut image, true);
+    assert_eq!((image[0x06], image[0x3c], image[0x3d]), (0x18, 11, 1));
+    header.draw(&mut image, false);
+    assert_eq!(image[0x06], 0x10);
+    assert!(header.intx_enabled());
+    header.write(0x05, 0x04);
+    assert!(!header.intx_enabled());
+    assert_eq!((1..9).map(isa_line).collect::<Vec<u8>>(), [10, 10, 11, 11, 10, 10, 11, 11]);
 }

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK,
-    VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR,
+    VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
+    VIRTIO_BLK_T_OUT,
 };
 use virtio_queue::Queue;
 
@@ -28,8 +29,12 @@ const SECTOR: u64 = 512;
 const PAYLOAD_MAX: u64 = 1 << 20;
 /// Bytes of the header: type, reserved, sector.
 const HEADER: u64 = 16;
-/// Data buffers in a request: what the queue holds, less header and status.
-const SEGMENTS_MAX: u32 = QUEUE_MAX as u32 - 2;
+/// Data buffers in a request of a driver that heeds our limits: with header and status two such requests fill
+/// the queue.
+const SEGMENTS_MAX: u32 = QUEUE_MAX as u32 / 2 - 2;
+/// Bytes in each of them: the largest request has 1,008 KiB.
+const SEGMENT_BYTES_MAX: u32 = 8192;
+const _: () = assert!(SEGMENTS_MAX as u64 * SEGMENT_BYTES_MAX as u64 <= PAYLOAD_MAX);
 
 const OK: u8 = VIRTIO_BLK_S_OK as u8;
 const IO_ERROR: u8 = VIRTIO_BLK_S_IOERR as u8;
@@ -232,13 +237,14 @@ impl Device for Blk {
     const VECTORS: u16 = 2;
 
     fn transport() -> Transport {
-        Transport::new(1, &[VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_SEG_MAX])
+        Transport::new(1, &[VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX])
     }
 
-    /// Capacity, then size_max (not offered), then seg_max (section 5.2.4).
+    /// Capacity, then size_max, then seg_max (section 5.2.4).
     fn config(&self) -> Vec<u8> {
         let mut image = vec![0; 16];
         put(&mut image, 0, &self.capacity.to_le_bytes());
+        put(&mut image, 8, &SEGMENT_BYTES_MAX.to_le_bytes());
         put(&mut image, 12, &SEGMENTS_MAX.to_le_bytes());
         image
     }

@@ -4,6 +4,7 @@ mod blk;
 mod chain;
 mod msix;
 mod net;
+mod rng;
 mod transport;
 
 #[cfg(test)]
@@ -21,6 +22,7 @@ use chain::RingError;
 pub(crate) use msix::Msi;
 use msix::Msix;
 pub(crate) use net::Net;
+pub(crate) use rng::Rng;
 use transport::{Request, Transport};
 
 /// What one kind of device adds to the transport.
@@ -155,11 +157,20 @@ impl<D: Device> VirtioPci<D> {
         self.header.decode(addr, len)
     }
 
+    /// Whether an interrupt waits that MSI-X does not carry.
+    fn intx_waits(&self) -> bool {
+        self.transport.has_interrupt() && !self.msix.enabled()
+    }
+
+    /// Whether the function asserts its interrupt pin (PCI 3.0 section 6.2.2, virtio 1.2 section 4.1.4.5).
+    pub(crate) fn intx(&self) -> bool {
+        self.intx_waits() && self.header.intx_enabled()
+    }
+
     fn config_image(&self) -> [u8; 256] {
         // Revision 1: a device without the legacy interface (section 4.1.2.1).
         let mut image = D::IDENTITY.image(1);
-        self.header.draw(&mut image);
-        put(&mut image, 0x06, &[0x10]); // status: there is a list of capabilities
+        self.header.draw(&mut image, self.intx_waits());
         put(&mut image, CAP_POINTER, &[CAP_COMMON as u8]);
         capability(&mut image, CAP_COMMON, CAP_ISR, 16, 1, COMMON, 0x40);
         capability(&mut image, CAP_ISR, CAP_CONFIG, 16, 3, ISR, 1);
@@ -316,6 +327,27 @@ impl VirtioPci<Blk> {
         };
         let result = self.device.done(id, ok, data, queue, mem);
         self.conclude(blk::QUEUE, result, mem, out);
+        Ok(())
+    }
+}
+
+impl VirtioPci<Rng> {
+    /// The world gives random bytes.
+    pub(crate) fn answer<M: Memory>(
+        &mut self,
+        bytes: &[u8],
+        mem: &M,
+        out: &mut Output,
+    ) -> Result<(), PlaceError> {
+        if !self.device.check(bytes)? {
+            return Ok(());
+        }
+        let Some(queue) = self.transport.live_queue(rng::QUEUE) else {
+            self.device.abandon();
+            return Ok(());
+        };
+        let result = self.device.answer(bytes, queue, mem);
+        self.conclude(rng::QUEUE, result, mem, out);
         Ok(())
     }
 }

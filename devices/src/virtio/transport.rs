@@ -226,6 +226,11 @@ impl Transport {
         std::mem::take(&mut self.isr)
     }
 
+    /// Whether an interrupt waits to be read from the ISR status.
+    pub(crate) fn has_interrupt(&self) -> bool {
+        self.isr != 0
+    }
+
     /// Tells the driver that chains of a queue were used, unless it wants no interrupt (section 2.7.7).
     pub(crate) fn interrupt_queue<M: Memory>(
         &mut self,

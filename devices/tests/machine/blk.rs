@@ -38,7 +38,8 @@ fn done(id: u64, ok: bool, data: Vec<u8>) -> Stimulus {
 fn configuration_has_capacity_and_segments() {
     let mut machine = Machine::new();
     assert_eq!(u64::from_le_bytes(machine.read(BLK_BAR + 0x1800)), SECTORS);
-    assert_eq!(machine.read32(BLK_BAR + 0x180c), 254);
+    assert_eq!(machine.read32(BLK_BAR + 0x1808), 8192, "size_max");
+    assert_eq!(machine.read32(BLK_BAR + 0x180c), 126, "seg_max");
 }
 
 #[test]

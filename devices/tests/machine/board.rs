@@ -2,7 +2,7 @@
 
 use devices::{ConfigError, Effect, PlaceError, Platform, PlatformConfig, Stimulus};
 
-use crate::driver::{APIC, MEMORY_BYTES, Machine};
+use crate::driver::{APIC, MEMORY_BYTES, Machine, config};
 
 const SYSTEM_TIME: u32 = 0x4b56_4d01;
 const WALL_CLOCK: u32 = 0x4b56_4d00;
@@ -33,10 +33,51 @@ fn ports_with_effects() {
 }
 
 #[test]
+fn the_serial_port_is_the_console() {
+    let mut machine = Machine::new();
+    machine.enable_apic();
+    machine.ioapic_write(0x10 + 4 * 2, 0x34);
+    out(&mut machine, 0x3f8, b"A");
+    assert_eq!(machine.effects(), [Effect::Console(vec![b'A'])]);
+    out(&mut machine, 0x3fc, &[0x0b]);
+    out(&mut machine, 0x3f9, &[0x01]);
+    machine.place(&Stimulus::ConsoleInput(b"xy".to_vec()));
+    assert_eq!(machine.interrupt(), Some(0x34));
+    let mut data = [0];
+    machine.platform.pio_read(0x3f8, &mut data);
+    assert_eq!(data, *b"x");
+    machine.place(&Stimulus::ConsoleInput(vec![0; 20_000]));
+    assert!(machine.platform.counters().console_dropped > 3000);
+}
+
+#[test]
+fn the_interval_timer_runs_before_it_is_programmed() {
+    let mut machine = Machine::new();
+    let mut read_back = |now| {
+        machine.place(&Stimulus::Time(now));
+        // Latch status and count of counter 0.
+        out(&mut machine, 0x43, &[0xc2]);
+        let [mut status, mut low, mut high] = [[0]; 3];
+        for byte in [&mut status, &mut low, &mut high] {
+            machine.platform.pio_read(0x40, byte);
+        }
+        (status[0] & 0x40, u16::from_le_bytes([low[0], high[0]]))
+    };
+    let (null, first) = read_back(1_000_000);
+    let (still_null, second) = read_back(2_000_000);
+    assert_eq!((null, still_null), (0, 0), "the count is loaded");
+    assert_eq!(first.wrapping_sub(second), 1193, "and counts down a millisecond's pulses");
+    // It comes to its end once and then asks for nothing more.
+    machine.place(&Stimulus::Time(60_000_000));
+    assert_eq!(machine.interrupt(), None);
+    assert_eq!(machine.platform.next_deadline(), None);
+}
+
+#[test]
 fn nobody_home_reads_all_ones() {
     let mut machine = Machine::new();
     let mut data = [0; 4];
-    machine.platform.pio_read(0x3f8, &mut data);
+    machine.platform.pio_read(0x2f8, &mut data);
     assert_eq!(data, [0xff; 4]);
     assert_eq!(machine.read::<8>(0xfed0_0000), [0xff; 8]);
     assert_eq!(machine.read::<8>(u64::MAX - 3), [0xff; 8]);
@@ -49,7 +90,7 @@ fn apic_base_is_fixed() {
     assert_eq!(machine.platform.msr_read(0x1b), Some(0xfee0_0900));
     assert_eq!(wrmsr(&mut machine, 0x1b, 0xfee0_0900), Some(()));
     assert_eq!(wrmsr(&mut machine, 0x1b, 0xfee0_0100), None);
-    for unknown in [0x10, 0x11, 0x12, 0x4b56_4d02, 0x4b56_4d04, 0xc000_0080] {
+    for unknown in [0x10, 0x11, 0x12, 0x4b56_4d02, 0x4b56_4d03, 0xc000_0080] {
         assert_eq!(machine.platform.msr_read(unknown), None);
         assert_eq!(wrmsr(&mut machine, unknown, 0), None);
     }
@@ -72,6 +113,63 @@ fn clock_page_is_written_with_the_register_and_with_time() {
     wrmsr(&mut machine, SYSTEM_TIME, 0x1000).unwrap();
     machine.place(&Stimulus::Time(2_000_000_000));
     assert_eq!(machine.bytes(0x1000, 32), page, "disabled");
+}
+
+#[test]
+fn the_clock_page_tells_that_the_guest_was_stopped() {
+    let mut machine = Machine::new();
+    let before = machine.platform.save();
+    machine.place(&Stimulus::Stopped);
+    assert_eq!(machine.platform.save(), before, "nobody to tell");
+    wrmsr(&mut machine, SYSTEM_TIME, 0x1001).unwrap();
+    machine.place(&Stimulus::Stopped);
+    assert_eq!((machine.bytes(0x1000, 1), machine.bytes(0x101d, 1)), (vec![4], vec![3]));
+    machine.place(&Stimulus::Time(5));
+    assert_eq!(machine.bytes(0x101d, 1), [3], "the guest has not taken note yet");
+    machine.poke(0x101d, &[1]);
+    machine.place(&Stimulus::Time(6));
+    assert_eq!(machine.bytes(0x101d, 1), [1]);
+}
+
+#[test]
+fn the_wall_clock_starts_where_the_configuration_says() {
+    let mut machine = Machine::of(&PlatformConfig { wall_base_s: 1_000_000_000, ..config() });
+    machine.place(&Stimulus::Time(7_000_000_000));
+    wrmsr(&mut machine, WALL_CLOCK, 0x2000).unwrap();
+    assert_eq!(machine.bytes(0x2004, 4), 1_000_000_000u32.to_le_bytes(), "of virtual time 0, not of now");
+    // 2001-09-09 01:46:40 UTC, and seven seconds.
+    let shown = [0x32, 9, 8, 7, 4, 2, 0].map(|register| {
+        out(&mut machine, 0x70, &[register]);
+        let mut data = [0];
+        machine.platform.pio_read(0x71, &mut data);
+        data[0]
+    });
+    assert_eq!(shown, [0x20, 0x01, 0x09, 0x09, 0x01, 0x46, 0x47]);
+}
+
+#[test]
+fn every_way_to_reset() {
+    let mut machine = Machine::new();
+    for (port, value) in [(0xcf9, 0x06), (0x64, 0xfe), (0x92, 0x01)] {
+        out(&mut machine, port, &[value]);
+        assert_eq!(machine.effects(), [Effect::Reset], "port {port:#x}");
+    }
+}
+
+#[test]
+fn the_real_time_clock_interrupts() {
+    let mut machine = Machine::new();
+    machine.enable_apic();
+    machine.ioapic_write(0x10 + 8 * 2, 0x38);
+    // Register B: update-ended interrupt, 24 hours.
+    out(&mut machine, 0x70, &[0x0b]);
+    out(&mut machine, 0x71, &[0x12]);
+    machine.place(&Stimulus::Time(100_000_000));
+    assert_eq!(machine.platform.next_deadline(), Some(1_000_000_000));
+    machine.place(&Stimulus::Time(1_000_000_000));
+    assert_eq!(machine.interrupt(), Some(0x38));
+    machine.place(&Stimulus::Time(2_000_000_000));
+    assert_eq!(machine.interrupt(), None, "register C was not read: no new edge");
 }
 
 #[test]
@@ -101,16 +199,16 @@ fn clock_pages_outside_of_memory_are_ignored_and_counted() {
 fn timer_interrupt_comes_with_time() {
     let mut machine = Machine::new();
     machine.enable_apic();
-    machine.place(&Stimulus::Time(1000));
+    machine.place(&Stimulus::Time(100_001_000));
     machine.write(APIC + 0x3e0, &0xbu32.to_le_bytes());
     machine.write(APIC + 0x320, &0xecu32.to_le_bytes());
     machine.write(APIC + 0x380, &500u32.to_le_bytes());
-    assert_eq!(machine.platform.next_deadline(), Some(1500));
-    machine.place(&Stimulus::Time(1400));
+    assert_eq!(machine.platform.next_deadline(), Some(100_001_500));
+    machine.place(&Stimulus::Time(100_001_400));
     assert_eq!(machine.platform.pending_interrupt(), None);
     assert_eq!(machine.read32(APIC + 0x390), 100);
-    machine.place(&Stimulus::Time(1600));
-    assert_eq!(machine.platform.now(), 1600);
+    machine.place(&Stimulus::Time(100_001_600));
+    assert_eq!(machine.platform.now(), 100_001_600);
     assert_eq!(machine.platform.pending_interrupt(), Some(0xec));
     assert_eq!(machine.interrupt(), Some(0xec));
     assert_eq!(machine.platform.next_deadline(), None);
@@ -124,9 +222,8 @@ fn stimuli_that_cannot_be_placed() {
         (Stimulus::Time(9), PlaceError::TimeWentBack { now: 10, asked: 9 }),
         (Stimulus::Time(u64::MAX), PlaceError::EndOfTime(u64::MAX)),
         (Stimulus::Frame { nic: 1, frame: vec![0; 60] }, PlaceError::NoDevice("frame")),
-        (Stimulus::Entropy(vec![1]), PlaceError::NoDevice("entropy")),
-        (Stimulus::ConsoleInput(vec![1]), PlaceError::NoDevice("console input")),
-        (Stimulus::Button, PlaceError::NoDevice("power button")),
+        (Stimulus::Entropy(vec![]), PlaceError::EntropyLength { got: 0, limit: 256 }),
+        (Stimulus::Entropy(vec![1; 257]), PlaceError::EntropyLength { got: 257, limit: 256 }),
     ] {
         let before = machine.platform.save();
         assert_eq!(machine.platform.place(&stimulus, &machine.mem), Err(error));
@@ -137,10 +234,15 @@ fn stimuli_that_cannot_be_placed() {
 
 #[test]
 fn machines_that_cannot_be_built() {
-    let two = PlatformConfig { macs: vec![[0; 6]; 2], disks: vec![] };
-    let error = ConfigError::TooMany { kind: "network cards", limit: 1, got: 2 };
-    assert_eq!(Platform::new(&two).err(), Some(error));
-    let huge = PlatformConfig { macs: vec![], disks: vec![u64::MAX] };
+    let full = PlatformConfig { macs: vec![[0; 6]; 4], disks: vec![1; 8], ..PlatformConfig::default() };
+    assert!(Platform::new(&full).is_ok());
+    let crowded = PlatformConfig { macs: vec![[0; 6]; 5], ..full.clone() };
+    let error = ConfigError::TooMany { kind: "network cards", limit: 4, got: 5 };
+    assert_eq!(Platform::new(&crowded).err(), Some(error));
+    let crowded = PlatformConfig { disks: vec![1; 9], ..full };
+    let error = ConfigError::TooMany { kind: "disks", limit: 8, got: 9 };
+    assert_eq!(Platform::new(&crowded).err(), Some(error));
+    let huge = PlatformConfig { disks: vec![u64::MAX], ..PlatformConfig::default() };
     assert_eq!(Platform::new(&huge).err(), Some(ConfigError::DiskTooLarge(u64::MAX)));
 }
 

@@ -10,6 +10,7 @@ pub(crate) const MEMORY_BYTES: usize = 1 << 18;
 pub(crate) const APIC: u64 = 0xfee0_0000;
 pub(crate) const NET_BAR: u64 = 0xfeb0_8000;
 pub(crate) const BLK_BAR: u64 = 0xfeb0_c000;
+pub(crate) const RNG_BAR: u64 = 0xfeb1_0000;
 pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
 pub(crate) const SECTORS: u64 = 4096;
 /// Descriptor flag: the device writes the buffer.
@@ -17,7 +18,7 @@ pub(crate) const WRITE: u16 = 2;
 const NEXT: u16 = 1;
 
 pub(crate) fn config() -> PlatformConfig {
-    PlatformConfig { macs: vec![MAC], disks: vec![SECTORS] }
+    PlatformConfig { macs: vec![MAC], disks: vec![SECTORS], ..PlatformConfig::default() }
 }
 
 /// Devices and memory of one machine.
@@ -28,8 +29,12 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new() -> Self {
+        Machine::of(&config())
+    }
+
+    pub(crate) fn of(config: &PlatformConfig) -> Self {
         let mem = Memory::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).unwrap();
-        Machine { platform: Platform::new(&config()).unwrap(), mem }
+        Machine { platform: Platform::new(config).unwrap(), mem }
     }
 
     /// A second machine in the same state, built by save and restore.
@@ -164,10 +169,15 @@ impl Machine {
     }
 
     pub(crate) fn up_blk(&mut self) -> Ring {
-        self.negotiate(BLK_BAR, (1 << 9) | (1 << 2));
-        self.write(BLK_BAR + 0x10, &0u16.to_le_bytes());
-        let ring = Ring::enable(self, BLK_BAR, 0, 0x7000, 1);
-        self.write(BLK_BAR + 0x14, &[15]);
+        self.up_queue(BLK_BAR, 0x7000)
+    }
+
+    /// Brings up a device that has one queue, with its rings at `base`.
+    pub(crate) fn up_queue(&mut self, bar: u64, base: u64) -> Ring {
+        self.negotiate(bar, 0);
+        self.write(bar + 0x10, &0u16.to_le_bytes());
+        let ring = Ring::enable(self, bar, 0, base, 1);
+        self.write(bar + 0x14, &[15]);
         ring
     }
 }

@@ -3,7 +3,7 @@
 use devices::Effect;
 use proptest::prelude::*;
 
-use crate::driver::{Machine, WRITE};
+use crate::driver::{Machine, RNG_BAR, WRITE};
 use crate::persist::op;
 
 /// Rings full of noise: tables, available rings and used rings alike.
@@ -17,7 +17,7 @@ fn noise(machine: &Machine, bytes: &[u8]) {
 
 /// A driver that starts afresh is served as if nothing had happened.
 fn assert_recovers(machine: &mut Machine) {
-    for slot in [2, 3] {
+    for slot in [2, 3, 4] {
         machine.pci_write(slot, 0x04, 6);
         machine.pci_write(slot, 0x10, 0xfeb0_0000 + slot * 0x4000);
     }
@@ -78,10 +78,12 @@ proptest! {
     #[test]
     fn any_accesses_in_any_order(ops in prop::collection::vec(op(), 0..200)) {
         let (mut machine, ..) = Machine::up();
+        machine.up_queue(RNG_BAR, 0xa000);
         for op in &ops {
             op.run(&mut machine);
         }
         prop_assert!(machine.platform.outstanding_disk().len() <= 256);
+        prop_assert!(machine.platform.outstanding_entropy().len() <= 256);
         prop_assert!(machine.platform.next_deadline().is_none_or(|deadline| deadline > machine.platform.now()));
         prop_assert!(machine.platform.save().len() < 1 << 18);
         assert_recovers(&mut machine);

@@ -3,7 +3,7 @@
 use devices::{Effect, Platform, PlatformConfig, RestoreError, Stimulus};
 use proptest::prelude::*;
 
-use crate::driver::{APIC, BLK_BAR, MEMORY_BYTES, Machine, NET_BAR, config};
+use crate::driver::{APIC, BLK_BAR, MEMORY_BYTES, Machine, NET_BAR, RNG_BAR, config};
 
 /// Something that happens to a machine.
 #[derive(Debug, Clone)]
@@ -17,6 +17,12 @@ pub(crate) enum Op {
     Later(u64),
     Frame(Vec<u8>),
     Done(usize, bool),
+    Entropy(usize),
+    Type(usize),
+    Button,
+    Stopped,
+    Enter,
+    Exit,
     Accept,
     Poke(u64, Vec<u8>),
 }
@@ -44,6 +50,12 @@ impl Op {
             Op::Later(ns) => machine.place(&Stimulus::Time(machine.platform.now() + ns)),
             Op::Frame(frame) => machine.frame(frame),
             Op::Done(which, ok) => complete(machine, *which, *ok),
+            Op::Entropy(len) => machine.place(&Stimulus::Entropy(vec![7; *len])),
+            Op::Type(len) => machine.place(&Stimulus::ConsoleInput(vec![b'a'; *len])),
+            Op::Button => machine.place(&Stimulus::Button),
+            Op::Stopped => machine.place(&Stimulus::Stopped),
+            Op::Enter => machine.platform.before_entry(&machine.mem),
+            Op::Exit => machine.platform.after_exit(&machine.mem),
             Op::Accept => seen = format!("{:?}", machine.platform.accept_interrupt()).into_bytes(),
             Op::Poke(addr, data) => machine.poke(*addr, data),
         }
@@ -78,7 +90,7 @@ fn data() -> impl Strategy<Value = Vec<u8>> {
 
 /// Addresses with something behind them, mostly.
 fn address() -> impl Strategy<Value = u64> {
-    let bar = prop_oneof![Just(NET_BAR), Just(BLK_BAR)];
+    let bar = prop_oneof![Just(NET_BAR), Just(BLK_BAR), Just(RNG_BAR)];
     let offset = prop_oneof![
         4 => 0u64..0x40,
         3 => (0u64..3).prop_map(|queue| 0x2000 + queue * 4),
@@ -88,22 +100,23 @@ fn address() -> impl Strategy<Value = u64> {
     ];
     prop_oneof![
         6 => (bar, offset).prop_map(|(bar, offset)| bar + offset),
+        1 => prop_oneof![Just(0xfec0_0000u64), Just(0xfec0_0010)],
         3 => (0u64..0x40).prop_map(|slot| APIC + slot * 16),
         1 => any::<u64>(),
     ]
 }
 
 fn port() -> impl Strategy<Value = u16> {
-    prop_oneof![3 => Just(0xcf8u16), 3 => 0xcfcu16..0xd00, 1 => any::<u16>()]
+    prop_oneof![3 => Just(0xcf8u16), 3 => 0xcfcu16..0xd00, 2 => 0x600u16..0x60c, 2 => prop_oneof![0x20u16..0x22, 0x40u16..0x44, 0x60u16..0x65, 0x70u16..0x72, 0x3f8u16..0x400, 0xa0u16..0xa2], 1 => any::<u16>()]
 }
 
 fn msr() -> impl Strategy<Value = u32> {
-    prop_oneof![Just(0x1b), Just(0x4b56_4d00), Just(0x4b56_4d01), any::<u32>()]
+    prop_oneof![Just(0x1b), Just(0x4b56_4d00), Just(0x4b56_4d01), Just(0x4b56_4d04), any::<u32>()]
 }
 
 /// Writes to the rings that [`Machine::up`] sets up.
 fn poke() -> impl Strategy<Value = Op> {
-    let ring = prop_oneof![Just(0x1000u64), Just(0x4000), Just(0x7000)];
+    let ring = prop_oneof![Just(0x1000u64), Just(0x4000), Just(0x7000), Just(0xa000)];
     let descriptor =
         (0u64..16, 0u64..40, 0u32..2000, 0u16..4, 0u16..17).prop_map(|(at, page, len, flags, next)| {
             let addr = page << 12;
@@ -134,6 +147,12 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         1 => later.prop_map(Op::Later),
         2 => (0usize..1600).prop_map(|len| Op::Frame(vec![len as u8; len])),
         2 => (any::<usize>(), any::<bool>()).prop_map(|(which, ok)| Op::Done(which, ok)),
+        1 => (1usize..257).prop_map(Op::Entropy),
+        1 => (0usize..40).prop_map(Op::Type),
+        1 => Just(Op::Button),
+        1 => Just(Op::Stopped),
+        1 => Just(Op::Enter),
+        1 => Just(Op::Exit),
         1 => Just(Op::Accept),
         8 => poke(),
     ]
@@ -149,12 +168,14 @@ proptest! {
         after in prop::collection::vec(op(), 0..120),
     ) {
         let (mut machine, ..) = Machine::up();
+        machine.up_queue(RNG_BAR, 0xa000);
         for op in &before {
             op.run(&mut machine);
         }
         let mut twin = machine.twin();
         prop_assert_eq!(twin.platform.save(), machine.platform.save());
         prop_assert_eq!(twin.platform.outstanding_disk(), machine.platform.outstanding_disk());
+        prop_assert_eq!(twin.platform.outstanding_entropy(), machine.platform.outstanding_entropy());
         for op in &after {
             prop_assert_eq!(op.run(&mut twin), op.run(&mut machine));
         }
@@ -222,7 +243,7 @@ fn rarely_read_registers_are_kept() {
         assert_eq!(machine.read::<8>(NET_BAR + 0x3800), [1, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(machine.pci_read(3, 0x8c), 0x1234);
         assert_eq!(machine.pci_read(3, 0x90), 4);
-        assert_eq!(machine.pci_read(3, 0x3c), 0x5a);
+        assert_eq!(machine.pci_read(3, 0x3c), 0x015a);
     }
 }
 
@@ -242,7 +263,8 @@ fn impossible_values_are_refused() {
     let fresh = Platform::new(&config()).unwrap().save();
     // A section, a byte of its body, a value that no register can hold there.
     for (tag, at, value, what) in [
-        (b"CLCK", 2, 1, "the paravirtual clock's version is odd or its count too large"),
+        (b"CLCK", 7, 1, "the paravirtual clock's version is odd, its count too large or its base another"),
+        (b"IOAP", 1, 16, "an I/O APIC register holds an impossible value"),
         (b"APIC", 9, 1, "a local APIC register holds an impossible value"),
         (b"VNET", 0, 7, "a PCI configuration header holds an impossible value"),
         (b"VBLK", 0, 7, "a PCI configuration header holds an impossible value"),
@@ -257,8 +279,8 @@ fn impossible_values_are_refused() {
 #[test]
 fn another_version_and_another_program_are_refused() {
     let mut bytes = saved();
-    bytes[4] = 2;
-    let version = RestoreError::WrongVersion { device: "configuration", found: 2, supported: 1 };
+    bytes[4] = 1;
+    let version = RestoreError::WrongVersion { device: "configuration", found: 1, supported: 2 };
     assert_eq!(restore(&bytes), Err(version));
     bytes[0] = b'X';
     assert_eq!(restore(&bytes), Err(RestoreError::WrongSection("configuration")));
@@ -271,7 +293,7 @@ fn another_configuration_is_refused() {
     other.macs[0][5] += 1;
     let bytes = Platform::new(&other).unwrap().save();
     assert_eq!(restore(&bytes), Err(RestoreError::OtherConfig));
-    let bytes = Platform::new(&PlatformConfig { macs: vec![], disks: vec![] }).unwrap().save();
+    let bytes = Platform::new(&PlatformConfig::default()).unwrap().save();
     assert_eq!(restore(&bytes), Err(RestoreError::OtherConfig));
 }
 

@@ -1,5 +1,7 @@
 //! PCI functions and the virtio transport.
 
+use devices::{Effect, PlatformConfig, Stimulus};
+
 use crate::driver::{BLK_BAR, Machine, NET_BAR, Ring, WRITE};
 
 const NEEDS_RESET: u8 = 0x40;
@@ -21,9 +23,12 @@ fn capabilities(machine: &mut Machine, slot: u32) -> Vec<(u32, u32, u32)> {
 #[test]
 fn identities() {
     let mut machine = Machine::new();
-    for (slot, id, class) in
-        [(0, 0x1237_8086, 0x0600_0000), (2, 0x1041_1af4, 0x0200_0001), (3, 0x1042_1af4, 0x0180_0001)]
-    {
+    for (slot, id, class) in [
+        (0, 0x1237_8086, 0x0600_0000),
+        (2, 0x1041_1af4, 0x0200_0001),
+        (3, 0x1042_1af4, 0x0180_0001),
+        (4, 0x1044_1af4, 0x00ff_0001),
+    ] {
         assert_eq!(machine.pci_read(slot, 0), id);
         assert_eq!(machine.pci_read(slot, 8), class);
     }
@@ -31,6 +36,28 @@ fn identities() {
     assert_eq!(machine.pci_read(2, 4), 0x0010_0006, "capability list; bus master and memory space on");
     assert_eq!(machine.pci_read(2, 0x10), 0xfeb0_8000);
     assert_eq!(machine.pci_read(3, 0x10), 0xfeb0_c000);
+    assert_eq!(machine.pci_read(4, 0x10), 0xfeb1_0000);
+}
+
+#[test]
+fn further_cards_and_disks_have_slots_of_their_own() {
+    let config = PlatformConfig { macs: vec![[2; 6]; 4], disks: vec![8; 8], ..PlatformConfig::default() };
+    let mut machine = Machine::of(&config);
+    for (slots, id) in [(&[2, 12, 13, 14][..], 0x1041_1af4), (&[3, 5, 6, 7, 8, 9, 10, 11], 0x1042_1af4)] {
+        for slot in slots {
+            assert_eq!(machine.pci_read(*slot, 0), id, "slot {slot}");
+            assert_eq!(machine.pci_read(*slot, 0x10), 0xfeb0_0000 + slot * 0x4000);
+        }
+    }
+    assert_eq!(machine.pci_read(15, 0), u32::MAX);
+    // The third disk is in slot 6.
+    let mut ring = machine.up_queue(0xfeb1_8000, 0x7000);
+    machine.poke(0x12000, &4u32.to_le_bytes());
+    ring.offer(&machine, &[(0x12000, 16, 0), (0x12010, 1, WRITE)]);
+    ring.notify(&mut machine);
+    assert_eq!(machine.effects(), [Effect::DiskFlush { disk: 2, id: 0 }]);
+    machine.place(&Stimulus::DiskDone { disk: 2, id: 0, ok: true, data: vec![] });
+    assert_eq!(ring.used(&machine), [(0, 1)]);
 }
 
 #[test]
@@ -84,7 +111,7 @@ fn the_configuration_window_reaches_the_bar() {
 #[test]
 fn features_are_offered_and_checked() {
     let mut machine = Machine::new();
-    assert_eq!(machine.read32(BLK_BAR + 4), (1 << 9) | (1 << 2));
+    assert_eq!(machine.read32(BLK_BAR + 4), (1 << 9) | (1 << 2) | (1 << 1));
     machine.write(BLK_BAR, &1u32.to_le_bytes());
     assert_eq!(machine.read32(BLK_BAR + 4), 1);
     machine.write(BLK_BAR, &2u32.to_le_bytes());

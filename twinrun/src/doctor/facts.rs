@@ -131,8 +131,9 @@ fn config(kernel: &Path) -> VmConfig {
     VmConfig {
         memory_mib: MEMORY_MIB,
         kernel: kernel.to_owned(),
+        initrd: None,
         cmdline: String::new(),
-        platform: PlatformConfig { macs: Vec::new(), disks: Vec::new() },
+        platform: PlatformConfig::default(),
     }
 }
 

@@ -46,8 +46,10 @@ fn reached(reached: vmm::Reached) -> Stop {
     }
 }
 
-fn effect(effect: devices::Effect) -> Effect {
-    match effect {
+/// What the pair makes of a device's effect. It has no source of entropy yet, and takes no note of panics: such
+/// a request stays unanswered.
+fn effect(effect: devices::Effect) -> Option<Effect> {
+    Some(match effect {
         devices::Effect::Frame { nic, frame } => Effect::Frame { nic, frame },
         devices::Effect::DiskRead { disk, id, sector, len } => Effect::DiskRead { disk, id, sector, len },
         devices::Effect::DiskWrite { disk, sector, data } => Effect::DiskWrite { disk, sector, data },
@@ -55,7 +57,8 @@ fn effect(effect: devices::Effect) -> Effect {
         devices::Effect::Console(bytes) => Effect::Console(bytes),
         devices::Effect::Reset => Effect::Reset,
         devices::Effect::PowerOff => Effect::PowerOff,
-    }
+        devices::Effect::Entropy { .. } | devices::Effect::GuestPanicked => return None,
+    })
 }
 
 fn stimulus(stimulus: &Stimulus) -> devices::Stimulus {
@@ -111,11 +114,11 @@ impl Machine for PairMachine {
     }
 
     fn take_effects(&mut self) -> Vec<Effect> {
-        self.0.take_effects().into_iter().map(effect).collect()
+        self.0.take_effects().into_iter().filter_map(effect).collect()
     }
 
     fn outstanding_disk(&self) -> Vec<Effect> {
-        self.0.outstanding_disk().into_iter().map(effect).collect()
+        self.0.outstanding_disk().into_iter().filter_map(effect).collect()
     }
 
     fn run_time(&self) -> Ns {

@@ -157,8 +157,13 @@ impl<'h, 'a> Engine<'h, 'a> {
         let vm = VmConfig {
             memory_mib: config.guest.memory_mib,
             kernel: config.guest.kernel.clone(),
+            initrd: None,
             cmdline: format!("{} seed={seed:016x}", config.guest.cmdline),
-            platform: devices::PlatformConfig { macs: config.guest.nics.clone(), disks: sectors.clone() },
+            platform: devices::PlatformConfig {
+                macs: config.guest.nics.clone(),
+                disks: sectors.clone(),
+                ..devices::PlatformConfig::default()
+            },
         };
         let vcpu = Vcpu::start(vm, report)?;
         let (disk_report, disk) = unbounded();

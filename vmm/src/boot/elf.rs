@@ -7,7 +7,7 @@ use vm_memory::bitmap::Bitmap;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::memory::Ram;
-use crate::table::layout::BOOT_END;
+use crate::table::layout::{ACPI_END, ACPI_TABLES, BOOT_END};
 
 /// Loads the segments and returns the entry address. The error says what is wrong with the file.
 pub(super) fn load(ram: &Ram, file: &mut File) -> Result<u64, String> {
@@ -22,11 +22,14 @@ pub(super) fn load(ram: &Ram, file: &mut File) -> Result<u64, String> {
             loaded.kernel_end
         ));
     }
-    // Boot structures go below BOOT_END; the bitmap of untouched memory shows whether a segment is there too.
-    if ram.iter().any(|region| (0..BOOT_END).step_by(4096).any(|at| is_written(region, at))) {
-        return Err(format!(
-            "a segment lies below {BOOT_END:#x}, where the boot structures are: link it higher"
-        ));
+    // Boot structures go there; the bitmap of untouched memory shows whether a segment is there too.
+    for range in [0..BOOT_END, ACPI_TABLES..ACPI_END] {
+        if ram.iter().any(|region| range.clone().step_by(4096).any(|at| is_written(region, at))) {
+            return Err(format!(
+                "a segment lies between {:#x} and {:#x}, where the boot structures are: link it at 1 MiB or higher",
+                range.start, range.end
+            ));
+        }
     }
     Ok(entry)
 }

@@ -1,28 +1,87 @@
 //! Starting a guest: the kernel, the boot structures, the first processor state.
 
+mod acpi;
+mod bzimage;
 mod elf;
+mod initrd;
 mod paging;
+#[cfg(test)]
+mod tests;
 mod zero_page;
 
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
+use self::zero_page::Contents;
 use crate::error::BootError;
 use crate::memory::Ram;
 use crate::table::layout::{APIC_BASE_MSR, BOOT_GDT, BOOT_PARAMS, BOOT_STACK, PAGE_TABLES};
 use crate::table::msrs;
 use crate::vcpu::{CpuState, Events, Segment};
 
-/// Loads an ELF kernel and writes the boot structures; returns the state to start with.
-pub(crate) fn load(ram: &Ram, kernel: &Path, command_line: &str) -> Result<CpuState, BootError> {
-    let mut file =
-        File::open(kernel).map_err(|source| BootError::Open { path: kernel.to_path_buf(), source })?;
-    let entry =
-        elf::load(ram, &mut file).map_err(|reason| BootError::Load { path: kernel.to_path_buf(), reason })?;
-    zero_page::write(ram, command_line)?;
-    bare(ram, entry, Privilege::Kernel)
+/// What a guest is started from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sources<'a> {
+    /// An ELF executable or a bzImage.
+    pub kernel: &'a Path,
+    /// An initial file system for the latter.
+    pub initrd: Option<&'a Path>,
+    /// The kernel's command line.
+    pub command_line: &'a str,
+}
+
+/// Loads the guest and writes the boot structures; returns the state to start with.
+pub(crate) fn load(ram: &Ram, sources: Sources<'_>) -> Result<CpuState, BootError> {
+    let Sources { kernel, command_line, .. } = sources;
+    let path = || kernel.to_path_buf();
+    let mut file = File::open(kernel).map_err(|source| BootError::Open { path: path(), source })?;
+    let wrong = |reason| BootError::Load { path: path(), reason };
+    let memory_end = ram.last_addr().0.saturating_add(1);
+    let (state, header, initrd) = match kind(&mut file).map_err(wrong)? {
+        Kind::Elf => {
+            if let Some(initrd) = sources.initrd {
+                let reason = "an ELF kernel takes none: remove it, or give a bzImage as kernel".into();
+                return Err(BootError::Initrd { path: initrd.to_path_buf(), reason });
+            }
+            let entry = elf::load(ram, &mut file).map_err(wrong)?;
+            (bare(ram, entry, Privilege::Kernel)?, None, None)
+        }
+        Kind::BzImage => {
+            let loaded = bzimage::load(ram, &mut file, memory_end).map_err(wrong)?;
+            let initrd = sources
+                .initrd
+                .map(|path| initrd::load(ram, path, &loaded.header, loaded.end, memory_end))
+                .transpose()?;
+            (linux(ram, loaded.entry)?, Some(loaded.header), initrd)
+        }
+    };
+    let acpi = acpi::write(ram)?;
+    zero_page::write(ram, &Contents { header, command_line, initrd, acpi, memory_end })?;
+    Ok(state)
+}
+
+/// Kernels that this machine starts.
+enum Kind {
+    Elf,
+    BzImage,
+}
+
+/// Tells them apart by their marks.
+fn kind(file: &mut File) -> Result<Kind, String> {
+    let mut head = Vec::new();
+    let limit = (bzimage::MARK_AT + bzimage::MARK.len()) as u64;
+    let read = file.take(limit).read_to_end(&mut head).and_then(|_| file.seek(SeekFrom::Start(0)));
+    read.map_err(|error| format!("it cannot be read ({error}): give a regular file"))?;
+    if head.starts_with(b"\x7fELF") {
+        Ok(Kind::Elf)
+    } else if head.get(bzimage::MARK_AT..) == Some(&bzimage::MARK) {
+        Ok(Kind::BzImage)
+    } else {
+        Err("it is neither a static ELF64 executable nor a bzImage: give one of them".into())
+    }
 }
 
 /// Who the first instruction belongs to.
@@ -38,8 +97,7 @@ pub(crate) enum Privilege {
 pub(crate) fn bare(ram: &Ram, entry: u64, privilege: Privilege) -> Result<CpuState, BootError> {
     let user = privilege == Privilege::User;
     paging::write(ram, user).map_err(|error| BootError::Memory(error.to_string()))?;
-    ram.write_slice(&GDT.map(u64::to_le_bytes).concat(), GuestAddress(BOOT_GDT))
-        .map_err(|error| BootError::Memory(error.to_string()))?;
+    write_descriptors(ram, &GDT)?;
     let mut state = long_mode(entry);
     if user {
         let [_, .., task, local] = state.segments;
@@ -49,6 +107,23 @@ pub(crate) fn bare(ram: &Ram, entry: u64, privilege: Privilege) -> Result<CpuSta
         state.rflags |= 1 << 9;
     }
     Ok(state)
+}
+
+/// As [`bare`] for a kernel, with the selectors that Linux's boot protocol demands: code 0x10, data 0x18.
+fn linux(ram: &Ram, entry: u64) -> Result<CpuState, BootError> {
+    let mut state = bare(ram, entry, Privilege::Kernel)?;
+    let [null, code, data] = GDT;
+    write_descriptors(ram, &[null, null, code, data])?;
+    state.gdt.1 += 8;
+    for segment in &mut state.segments[..6] {
+        segment.selector += 8;
+    }
+    Ok(state)
+}
+
+fn write_descriptors(ram: &Ram, table: &[u64]) -> Result<(), BootError> {
+    let bytes: Vec<u8> = table.iter().flat_map(|descriptor| descriptor.to_le_bytes()).collect();
+    ram.write_slice(&bytes, GuestAddress(BOOT_GDT)).map_err(|error| BootError::Memory(error.to_string()))
 }
 
 /// Null, 64-bit code (selector 8), data (selector 16).
@@ -93,6 +168,7 @@ fn long_mode(entry: u64) -> CpuState {
         debug: [0, 0, 0, 0, 0xffff_0ff0, 0x400],
         msrs: msrs::SAVED.iter().map(|msr| msr.reset).collect(),
         events: Events::default(),
+        retired: 0,
     }
 }
 

@@ -73,7 +73,7 @@ fn create_with(ram: &Ram, modes: Result<Modes, String>) -> Result<KvmVcpu, VmErr
     msr::take_over(&vm)?;
     let fd = vm.create_vcpu(0).map_err(refused("create a vCPU"))?;
     enforce_cpuid(&fd)?;
-    set_cpuid(&kvm, &fd)?;
+    let vendor = set_cpuid(&kvm, &fd)?;
     if kvm.check_extension(Cap::Hyperv) {
         msr::shut_hypercalls(&fd)?;
     } else {
@@ -89,7 +89,7 @@ fn create_with(ram: &Ram, modes: Result<Modes, String>) -> Result<KvmVcpu, VmErr
         Ok(modes) => DirtyLog::Ring(Box::new(Landings::new(&vm, &fd, ram, modes)?)),
         Err(obstacle) => DirtyLog::Bitmap { slot_bytes, obstacle },
     };
-    Ok(KvmVcpu::new(vm, fd, area, kick, ram.clone(), log))
+    Ok(KvmVcpu::new(vm, fd, area, kick, ram.clone(), log, vendor))
 }
 
 fn check_capabilities(kvm: &Kvm) -> Result<(), VmError> {
@@ -157,8 +157,9 @@ fn enable(cap: u32, argument: u64) -> kvm_enable_cap {
     kvm_enable_cap { cap, args: [argument, 0, 0, 0], ..Default::default() }
 }
 
-/// Gives the vCPU the profile of the machine table, after a check that the host has what it promises.
-fn set_cpuid(kvm: &Kvm, fd: &VcpuFd) -> Result<(), VmError> {
+/// Gives the vCPU the profile of the machine table, after a check that the host has what it promises. Returns
+/// the vendor in it, which is the host's.
+fn set_cpuid(kvm: &Kvm, fd: &VcpuFd) -> Result<Vendor, VmError> {
     let supported =
         kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(refused("tell the supported CPUID leaves"))?;
     let host = |function| supported.as_slice().iter().find(|entry| entry.function == function).copied();
@@ -176,7 +177,8 @@ fn set_cpuid(kvm: &Kvm, fd: &VcpuFd) -> Result<(), VmError> {
         what: "take the CPUID table",
         source: io::Error::from_raw_os_error(libc::E2BIG),
     })?;
-    fd.set_cpuid2(&table).map_err(refused("take the CPUID table"))
+    fd.set_cpuid2(&table).map_err(refused("take the CPUID table"))?;
+    Ok(vendor)
 }
 
 fn vendor_name(entry: &kvm_cpuid_entry2) -> [u8; 12] {

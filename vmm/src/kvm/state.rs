@@ -48,6 +48,7 @@ pub(super) fn read(fd: &VcpuFd, synced: &kvm_sync_regs) -> Result<CpuState, Vcpu
         debug: [db0, db1, db2, db3, debug.dr6, debug.dr7],
         msrs,
         events: from_kvm_events(events)?,
+        retired: 0,
     })
 }
 

@@ -11,6 +11,7 @@ use super::landing::{Landings, MAIN_SLOT, Quarry};
 use super::{ext, io_error, state};
 use crate::error::VcpuError;
 use crate::memory::Ram;
+use crate::table::cpuid::Vendor;
 use crate::vcpu::{Answer, Capabilities, CpuState, Kicker, LandingCounts, Vcpu, VmEntry, VmExit};
 
 /// How the guest's stores are tracked.
@@ -30,6 +31,7 @@ pub(crate) struct KvmVcpu {
     area: Arc<RunArea>,
     kick: Arc<KickState>,
     log: DirtyLog,
+    vendor: Vendor,
     /// An interrupt was queued since the last KVM_RUN. The shared page does not know yet, and KVM would
     /// let a second one overwrite it.
     queued: bool,
@@ -46,8 +48,9 @@ impl KvmVcpu {
         kick: Arc<KickState>,
         ram: Ram,
         log: DirtyLog,
+        vendor: Vendor,
     ) -> Self {
-        KvmVcpu { fd, vm, area, kick, log, queued: false, _ram: ram }
+        KvmVcpu { fd, vm, area, kick, log, vendor, queued: false, _ram: ram }
     }
 
     fn enter_guest(&mut self, quarry: Option<Quarry>) -> Result<VmExit, VcpuError> {
@@ -200,6 +203,10 @@ impl Vcpu for KvmVcpu {
         Capabilities { exact: false, exit: true, landing, landing_kernel, asynchronous: true }
     }
 
+    fn vendor(&self) -> Vendor {
+        self.vendor
+    }
+
     fn landing_obstacle(&self) -> Option<String> {
         match &self.log {
             DirtyLog::Ring(_) => None,
@@ -240,6 +247,7 @@ impl Vcpu for KvmVcpu {
             VmEntry::Run => self.enter_guest(None),
             VmEntry::Seek => self.enter_guest(Some(Quarry::Any)),
             VmEntry::Find(landing, unseen) => self.enter_guest(Some(Quarry::This(landing, unseen))),
+            VmEntry::Until(_) => Err(VcpuError::NoCount),
             VmEntry::Complete(answer) => self.complete(&answer),
         }
     }
@@ -247,6 +255,10 @@ impl Vcpu for KvmVcpu {
     fn kicker(&self) -> Kicker {
         let kick: Arc<KickState> = Arc::clone(&self.kick);
         Kicker(kick)
+    }
+
+    fn retired(&self) -> u64 {
+        0
     }
 
     fn ready_for_interrupt(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Landings, as the machine's owner sees them.
 
-use super::{Stop, Vm};
+use super::{Entered, Stop, Vm};
 use crate::error::{DirtyError, RunError, VcpuError};
 use crate::vcpu::{Landing, LandingCounts, VmEntry};
 
@@ -64,7 +64,12 @@ impl Vm {
     fn search(&mut self, entry: VmEntry) -> Result<Reached, RunError> {
         match self.vcpu.landing_obstacle() {
             Some(obstacle) => Err(VcpuError::NoLandings(obstacle).into()),
-            None => self.enter(entry),
+            None => match self.enter(entry)? {
+                Entered::Found(reached) => Ok(reached),
+                Entered::Count => {
+                    Err(VcpuError::UnexpectedExit("a count that nobody asked for".into()).into())
+                }
+            },
         }
     }
 

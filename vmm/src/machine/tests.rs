@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::boot::tests_support::boot_state;
+use crate::table::cpuid::Vendor;
 use crate::vcpu::{CpuState, Kick, Landing, LandingCounts};
 
 /// What the machine did to the vCPU, and what the vCPU does next.
@@ -29,6 +30,9 @@ impl Kick for Mutex<Script> {
 impl Vcpu for Scripted {
     fn capabilities(&self) -> Capabilities {
         Capabilities { exact: false, exit: true, landing: false, landing_kernel: false, asynchronous: true }
+    }
+    fn vendor(&self) -> Vendor {
+        Vendor::Intel
     }
     fn landing_obstacle(&self) -> Option<String> {
         None
@@ -58,6 +62,9 @@ impl Vcpu for Scripted {
     fn kicker(&self) -> Kicker {
         let kick: Arc<Mutex<Script>> = Arc::clone(&self.0);
         Kicker(kick)
+    }
+    fn retired(&self) -> u64 {
+        0
     }
     fn ready_for_interrupt(&self) -> bool {
         self.0.lock().expect("no panic").ready
@@ -98,8 +105,10 @@ fn interrupted(then: &[VmExit]) -> (Vm, Arc<Mutex<Script>>) {
     let mut exits = VecDeque::from([store(0xf0, 0x1ff), store(0x300, 0x44030)]);
     exits.extend(then.iter().cloned());
     let script = Arc::new(Mutex::new(Script { exits, ..Script::default() }));
-    let platform = PlatformConfig { macs: vec![[2, 0, 0, 0, 0, 1]], disks: vec![64] };
-    let config = VmConfig { memory_mib: 1, kernel: PathBuf::new(), cmdline: String::new(), platform };
+    let platform =
+        PlatformConfig { macs: vec![[2, 0, 0, 0, 0, 1]], disks: vec![64], ..PlatformConfig::default() };
+    let config =
+        VmConfig { memory_mib: 1, kernel: PathBuf::new(), initrd: None, cmdline: String::new(), platform };
     let mut vm = Vm {
         ram: memory::allocate(1).expect("1 MiB"),
         vcpu: Box::new(Scripted(Arc::clone(&script))),

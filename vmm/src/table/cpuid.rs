@@ -66,8 +66,8 @@ const HYPERVISOR_NAME: &[u8; 12] = b"TwinRunHyper";
 /// `Hv#1`: a hypercall interface on which the host's time cannot be asked for.
 const HYPERVISOR_INTERFACE: u32 = 0x3123_7648;
 const KVM_NAME: &[u8; 12] = b"KVMKVMKVM\0\0\0";
-/// Clock source by the new registers (3), declared stable (24).
-pub const KVM_FEATURES: u32 = bits(&[3, 24]);
+/// Clock source by the new registers (3), end of interrupts in memory (6), clock declared stable (24).
+pub const KVM_FEATURES: u32 = bits(&[3, 6, 24]);
 const BRAND: &[u8; 48] = b"TwinRun virtual processor, profile v1\0\0\0\0\0\0\0\0\0\0\0";
 
 const fn bits(list: &[u32]) -> u32 {
@@ -97,10 +97,11 @@ fn range(function: u32, last: u32, name: &[u8; 12]) -> Leaf {
 #[must_use]
 pub fn profile(vendor: Vendor) -> Vec<Leaf> {
     let name = vendor.name();
-    // Family, model, stepping: 15, 6, 1 and 15, 107, 1.
+    // Family, model, stepping: 15, 6, 1 and 15, 47, 2. Linux looks for defects of AMD's later models of that
+    // family in registers that only these have.
     let (signature, repeated) = match vendor {
         Vendor::Intel => (0x0000_0f61, 0),
-        Vendor::Amd => (0x0006_0fb1, AMD_REPEATED_EDX),
+        Vendor::Amd => (0x0002_0ff2, AMD_REPEATED_EDX),
     };
     // The vendor's own leaves give the name in EBX, EDX, ECX.
     let vendor_leaf = |function, last| leaf(function, [last, word(name, 0), word(name, 2), word(name, 1)]);

@@ -154,7 +154,16 @@ fn kernels_that_cannot_be_loaded_are_refused() {
     let cases = [
         ("empty", Vec::new(), "ELF64"),
         ("text", b"#!/bin/sh\nexit 0\n".repeat(10), "ELF64"),
-        ("low", crate::guest::elf(0x20_0000, &[(0x20_0000, &code), (0x8000, &code)]), "below 0x20000"),
+        (
+            "low",
+            crate::guest::elf(0x20_0000, &[(0x20_0000, &code), (0x8000, &code)]),
+            "between 0x0 and 0x20000",
+        ),
+        (
+            "table",
+            crate::guest::elf(0x20_0000, &[(0x20_0000, &code), (0xe_8000, &code)]),
+            "between 0xe0000 and",
+        ),
         ("entry", crate::guest::elf(0x30_0000, &[(0x20_0000, &code)]), "entry 0x300000"),
         ("high", crate::guest::elf(0x20_0000, &[(0x20_0000, &code), (0x40_0000, &code)]), "between"),
     ];

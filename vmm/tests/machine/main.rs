@@ -5,5 +5,7 @@
 mod exits;
 #[path = "../support/guest.rs"]
 mod guest;
+mod image;
 mod instructions;
+mod record;
 mod replica;

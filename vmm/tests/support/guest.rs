@@ -291,7 +291,7 @@ impl Program {
         }
     }
 
-    fn elf(self) -> Vec<u8> {
+    pub(crate) fn elf(self) -> Vec<u8> {
         user_elf(self.code())
     }
 }
@@ -343,8 +343,13 @@ impl Kernel {
         VmConfig {
             memory_mib: 16,
             kernel: self.0.clone(),
+            initrd: None,
             cmdline: "test".into(),
-            platform: PlatformConfig { macs: vec![[2, 0, 0, 0, 0, 1]], disks: vec![64] },
+            platform: PlatformConfig {
+                macs: vec![[2, 0, 0, 0, 0, 1]],
+                disks: vec![64],
+                ..PlatformConfig::default()
+            },
         }
     }
 }

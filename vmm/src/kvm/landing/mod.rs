@@ -95,7 +95,6 @@ mod mapped;
 pub(super) mod probe;
 mod ring;
 mod store;
-mod walk;
 
 use std::io;
 

@@ -6,9 +6,9 @@ use iced_x86::{
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::walk::translate;
 use crate::PAGE_SIZE;
 use crate::memory::Ram;
+use crate::walk::{Paging, translate};
 
 /// Bytes of the longest instruction (SDM volume 2 section 2.3.11).
 const INSTRUCTION_MAX: usize = 15;
@@ -31,7 +31,7 @@ pub(super) fn stored(ram: &Ram, regs: &kvm_regs, sregs: &kvm_sregs) -> Stored {
         let last = start.wrapping_add(length.max(1) - 1);
         // At most two: the longest store of a known length has 512 bytes.
         for linear in [start, last] {
-            let at = translate(ram, sregs, linear, &mut tables);
+            let at = translate(ram, &paging(sregs), linear, &mut tables);
             if let Some(page) = at.and_then(|at| u32::try_from(at / PAGE).ok())
                 && !pages.contains(&page)
             {
@@ -87,7 +87,7 @@ fn fetch(ram: &Ram, sregs: &kvm_sregs, start: u64, tables: &mut Vec<u32>) -> Vec
         if length == 0 {
             break;
         }
-        let Some(at) = translate(ram, sregs, start.wrapping_add(from as u64), tables) else { break };
+        let Some(at) = translate(ram, &paging(sregs), start.wrapping_add(from as u64), tables) else { break };
         if ram.read_slice(part, GuestAddress(at)).is_err() {
             break;
         }
@@ -143,6 +143,11 @@ fn segment_base(register: Register, sregs: &kvm_sregs, flat: bool) -> u64 {
         Register::SS => base(&sregs.ss),
         _ => base(&sregs.ds),
     }
+}
+
+/// What of the registers says how addresses are translated.
+fn paging(sregs: &kvm_sregs) -> Paging {
+    Paging { cr0: sregs.cr0, cr3: sregs.cr3, cr4: sregs.cr4, efer: sregs.efer }
 }
 
 #[cfg(test)]
