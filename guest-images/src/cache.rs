@@ -30,13 +30,22 @@ pub(crate) fn workshop() -> Result<TempDir> {
 
 /// Keeps `bytes` as `NAME-DIGEST.KIND`, read-only, and returns the path.
 pub(crate) fn keep(name: &str, kind: &str, bytes: &[u8]) -> Result<PathBuf> {
+    keep_as(name, kind, bytes, 0o444)
+}
+
+/// As [`keep`], readable by its owner alone.
+pub(crate) fn keep_secret(name: &str, kind: &str, bytes: &[u8]) -> Result<PathBuf> {
+    keep_as(name, kind, bytes, 0o400)
+}
+
+fn keep_as(name: &str, kind: &str, bytes: &[u8], permissions: u32) -> Result<PathBuf> {
     let path = guests().join(format!("{name}-{:016x}.{kind}", xxh3_128(bytes) >> 64));
     if !path.exists() {
         let failed = || format!("cannot write {}", path.display());
         fs::create_dir_all(guests()).with_context(failed)?;
         let mut draft = NamedTempFile::new_in(guests()).with_context(failed)?;
         draft.write_all(bytes).with_context(failed)?;
-        seal(draft.path())?;
+        permit(draft.path(), permissions)?;
         draft.persist(&path).with_context(failed)?;
     }
     Ok(path)
@@ -58,8 +67,12 @@ pub(crate) fn keep_blank(bytes: u64) -> Result<PathBuf> {
 
 /// Everybody may read it, nobody may write it.
 pub(crate) fn seal(path: &Path) -> Result<()> {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o444))
-        .with_context(|| format!("cannot make {} read-only", path.display()))
+    permit(path, 0o444)
+}
+
+fn permit(path: &Path, permissions: u32) -> Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(permissions))
+        .with_context(|| format!("cannot set the permissions of {}", path.display()))
 }
 
 /// Moves the directory `from`, just made, to its place `to`. Another process may have been faster: its result is as good.

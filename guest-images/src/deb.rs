@@ -27,10 +27,7 @@ struct Offer {
 /// # Errors
 /// apt is missing, does not know the package or cannot fetch it; what to do is said.
 pub(crate) fn fetch(name: &str) -> Result<Package> {
-    let output = run(apt().args(["--print-uris", "download", name]))?;
-    let offer = Offer::parse(&output).with_context(|| {
-        format!("apt offers no package {name}. As root, run this and try again:  apt-get update")
-    })?;
+    let offer = offer(name)?;
     let tree = cache::guests().join("packages").join(format!("{name}-{}", &offer.sha256[..16]));
     if !tree.exists() {
         eprintln!("fetching Debian's package {name} ({:.1} MB)", offer.bytes as f64 / 1e6);
@@ -43,6 +40,21 @@ pub(crate) fn fetch(name: &str) -> Result<Package> {
         cache::move_in(&fresh, &tree)?;
     }
     Ok(Package { tree })
+}
+
+/// The SHA-256 of the version that the archive offers, in hexadecimal. Nothing is fetched.
+///
+/// # Errors
+/// apt is missing, or does not know the package.
+pub(crate) fn offered(name: &str) -> Result<String> {
+    offer(name).map(|offer| offer.sha256)
+}
+
+fn offer(name: &str) -> Result<Offer> {
+    let output = run(apt().args(["--print-uris", "download", name]))?;
+    Offer::parse(&output).with_context(|| {
+        format!("apt offers no package {name}. As root, run this and try again:  apt-get update")
+    })
 }
 
 /// The first package that `name` depends on and whose name begins with `prefix`: what a meta package stands for.

@@ -6,6 +6,8 @@
 mod cache;
 mod cpio;
 mod deb;
+mod debian;
+mod ext4;
 mod initramfs;
 mod kernel;
 mod mini;
@@ -14,6 +16,7 @@ mod recipe;
 
 use std::path::PathBuf;
 
+pub use debian::{client_key, debian};
 pub use initramfs::Initramfs;
 pub use kernel::{Kernel, cloud_kernel};
 pub use mini::mini;
