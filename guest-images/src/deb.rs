@@ -95,7 +95,8 @@ fn apt() -> Command {
 }
 
 fn download(name: &str, directory: &Path) -> Result<()> {
-    run(apt().args(["download", name]).current_dir(directory)).map(drop)
+    let fetched = run(apt().args(["download", name]).current_dir(directory));
+    fetched.map(drop).context("if the archive has moved on, run this as root and try again:  apt-get update")
 }
 
 /// Unpacks the one package in `directory` to `tree`.

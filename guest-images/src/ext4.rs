@@ -55,6 +55,15 @@ pub(crate) fn make(image: &Path, bytes: u64, content: Content<'_>) -> Result<()>
     even_out(image)
 }
 
+/// Makes an ext4 image of so many bytes that holds a copy of the directory `tree`, the same bytes for the same content: a
+/// way to hand many or large files to a machine. Holes in files and zeros take no space.
+///
+/// # Errors
+/// mke2fs (of Debian's package e2fsprogs) is missing or fails: perhaps the image is too small.
+pub fn file_system(image: &Path, bytes: u64, tree: &Path) -> Result<()> {
+    make(image, bytes, Content::Tree(tree))
+}
+
 /// What must be known of a file system to find its inodes.
 #[derive(Clone, Copy, Debug)]
 struct Layout {

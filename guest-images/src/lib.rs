@@ -17,6 +17,7 @@ mod recipe;
 use std::path::PathBuf;
 
 pub use debian::{client_key, debian};
+pub use ext4::file_system;
 pub use initramfs::Initramfs;
 pub use kernel::{Kernel, cloud_kernel};
 pub use mini::mini;

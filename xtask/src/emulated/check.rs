@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -17,6 +16,8 @@ const DISK: u64 = 32 << 20;
 const LONG: Duration = Duration::from_secs(60);
 /// The witness's address in the world.
 const WITNESS: &str = "10.79.0.200";
+/// The outside client's.
+const CLIENT: &str = "10.77.0.100";
 
 /// One thing that was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub(crate) fn all(world: &World, image: &HostImage, nice: u8, say: &dyn Fn(&str)
         number: 1,
         image: image.clone(),
         memory_mib: 1024,
-        disks: vec![disk(world, "data", true)?, disk(world, "scratch", false)?],
+        disks: disks(world)?,
         nice,
     };
     let host = EmulatedHost::boot(world, &spec)?;
@@ -81,22 +82,16 @@ pub(crate) fn all(world: &World, image: &HostImage, nice: u8, say: &dyn Fn(&str)
     Ok(proof)
 }
 
-/// Disks lie beside the hosts' directories: they outlive a plug.
-fn disk(world: &World, name: &str, file_system: bool) -> anyhow::Result<DiskSpec> {
-    let image = world.root().join(format!("{name}.img"));
-    File::create(&image)
-        .and_then(|file| file.set_len(DISK))
-        .with_context(|| format!("making {}", image.display()))?;
-    if file_system {
-        let output = Command::new("mkfs.ext4").arg("-q").arg(&image).env("PATH", sbin_path()).output();
-        let output = output.context("cannot run mkfs.ext4, of Debian's package e2fsprogs")?;
-        ensure!(output.status.success(), "mkfs.ext4 failed: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(DiskSpec { name: name.to_owned(), image })
-}
-
-fn sbin_path() -> String {
-    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
+/// Disks lie beside the hosts' directories: they outlive a plug. One has a file system with a file in it.
+fn disks(world: &World) -> anyhow::Result<Vec<DiskSpec>> {
+    let [data, scratch] = ["data", "scratch"].map(|name| world.root().join(format!("{name}.img")));
+    let tree = tempfile::tempdir().context("making a temporary directory")?;
+    fs::write(tree.path().join("brought"), "brought\n").context("writing a file")?;
+    guest_images::file_system(&data, DISK, tree.path())?;
+    let blank = File::create(&scratch).and_then(|file| file.set_len(DISK));
+    blank.with_context(|| format!("making {}", scratch.display()))?;
+    let spec = |name: &str, image| DiskSpec { name: name.to_owned(), image };
+    Ok(vec![spec("data", data), spec("scratch", scratch)])
 }
 
 fn exit_codes(host: &EmulatedHost) -> anyhow::Result<String> {
@@ -149,6 +144,11 @@ fn kvm(doctor: &Value) -> anyhow::Result<String> {
 fn links(host: &EmulatedHost) -> anyhow::Result<String> {
     let reaches = || host.shell(&format!("ping -c 1 -W 5 {WITNESS}")).map(|output| output.success());
     ensure!(reaches()?, "the witness does not answer");
+    // The host has no address where guests live: it borrows one.
+    host.must(&format!(
+        "ip address add 10.77.0.50/24 dev br0 && ping -c 1 -W 5 {CLIENT} && ip address flush dev br0"
+    ))
+    .context("the outside client does not answer on the guests' network")?;
     host.set_link(Segment::Mgmt, false)?;
     let carrier = host.must("cat /sys/class/net/mgmt0/carrier")?;
     let cut = reaches()?;
@@ -156,7 +156,7 @@ fn links(host: &EmulatedHost) -> anyhow::Result<String> {
     ensure!(!cut, "the witness answers through a link that was cut");
     ensure!(carrier.trim() == "0", "the host sees a carrier ({}) on a link that was cut", carrier.trim());
     ensure!(reaches()?, "the witness does not answer after the link came back");
-    Ok("the witness is reached, not reached, and reached again".to_owned())
+    Ok("the client is reached; the witness is reached, not reached, and reached again".to_owned())
 }
 
 fn failing_disk(host: &EmulatedHost) -> anyhow::Result<String> {
@@ -189,16 +189,17 @@ fn plug(world: &World, spec: &HostSpec, host: EmulatedHost) -> anyhow::Result<St
         "echo 0 > /proc/sys/vm/dirty_writeback_centisecs && mkdir -p /mnt && mount -t ext4 /dev/vda /mnt && \
          echo flushed > /mnt/flushed && sync && echo volatile > /mnt/volatile",
     )?;
-    let look = |host: &EmulatedHost| -> anyhow::Result<[String; 2]> {
-        Ok([host.shell("cat /mnt/flushed")?.text(), host.shell("cat /mnt/volatile")?.text()])
+    let look = |host: &EmulatedHost| -> anyhow::Result<[String; 3]> {
+        let read = |name| host.shell(&format!("cat /mnt/{name}")).map(|output| output.text());
+        Ok([read("brought")?, read("flushed")?, read("volatile")?])
     };
     let before = look(&host)?;
-    ensure!(before == ["flushed\n", "volatile\n"], "before the plug the files hold {before:?}");
+    ensure!(before == ["brought\n", "flushed\n", "volatile\n"], "before the plug the files hold {before:?}");
     host.pull_plug(world)?;
     let host = EmulatedHost::boot(world, spec).context("booting again")?;
     host.must("mkdir -p /mnt && mount -t ext4 /dev/vda /mnt")?;
     let after = look(&host)?;
-    ensure!(after[0] == "flushed\n", "the flushed file holds {:?}", after[0]);
-    ensure!(after[1] != "volatile\n", "what was not flushed has survived");
+    ensure!(after[..2] == before[..2], "of what was durable there is {after:?}");
+    ensure!(after[2] != "volatile\n", "what was not flushed has survived");
     Ok("of two files the flushed one is there after the plug".to_owned())
 }
