@@ -38,17 +38,28 @@ pub(crate) fn keep_secret(name: &str, kind: &str, bytes: &[u8]) -> Result<PathBu
     keep_as(name, kind, bytes, 0o400)
 }
 
+/// Writes a file in one step, in the place of what was there.
+pub(crate) fn put(path: &Path, bytes: &[u8]) -> Result<()> {
+    write(path, bytes, 0o644)
+}
+
 fn keep_as(name: &str, kind: &str, bytes: &[u8], permissions: u32) -> Result<PathBuf> {
     let path = guests().join(format!("{name}-{:016x}.{kind}", xxh3_128(bytes) >> 64));
     if !path.exists() {
-        let failed = || format!("cannot write {}", path.display());
-        fs::create_dir_all(guests()).with_context(failed)?;
-        let mut draft = NamedTempFile::new_in(guests()).with_context(failed)?;
-        draft.write_all(bytes).with_context(failed)?;
-        permit(draft.path(), permissions)?;
-        draft.persist(&path).with_context(failed)?;
+        write(&path, bytes, permissions)?;
     }
     Ok(path)
+}
+
+fn write(path: &Path, bytes: &[u8], permissions: u32) -> Result<()> {
+    let failed = || format!("cannot write {}", path.display());
+    let directory = path.parent().context("the file has a directory")?;
+    fs::create_dir_all(directory).with_context(failed)?;
+    let mut draft = NamedTempFile::new_in(directory).with_context(failed)?;
+    draft.write_all(bytes).with_context(failed)?;
+    permit(draft.path(), permissions)?;
+    draft.persist(path).with_context(failed)?;
+    Ok(())
 }
 
 /// Keeps a file of so many zero bytes, which takes no space.

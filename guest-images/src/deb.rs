@@ -28,15 +28,14 @@ struct Offer {
 /// apt is missing, does not know the package or cannot fetch it; what to do is said.
 pub(crate) fn fetch(name: &str) -> Result<Package> {
     let offer = offer(name)?;
-    let tree = cache::guests().join("packages").join(format!("{name}-{}", &offer.sha256[..16]));
+    let tree = packages().join(format!("{name}-{}", &offer.sha256[..16]));
     if !tree.exists() {
         eprintln!("fetching Debian's package {name} ({:.1} MB)", offer.bytes as f64 / 1e6);
         let workshop = cache::workshop()?;
         download(name, workshop.path())?;
         let fresh = workshop.path().join("tree");
         unpack(workshop.path(), &fresh)?;
-        fs::create_dir_all(cache::guests().join("packages"))
-            .context("cannot create a directory for packages")?;
+        fs::create_dir_all(packages()).context("cannot create a directory for packages")?;
         cache::move_in(&fresh, &tree)?;
     }
     Ok(Package { tree })
@@ -51,10 +50,15 @@ pub(crate) fn offered(name: &str) -> Result<String> {
 }
 
 fn offer(name: &str) -> Result<Offer> {
-    let output = run(apt().args(["--print-uris", "download", name]))?;
-    Offer::parse(&output).with_context(|| {
-        format!("apt offers no package {name}. As root, run this and try again:  apt-get update")
-    })
+    let known = || format!("apt offers no package {name}. As root, run this and try again:  apt-get update");
+    let text = remembered(&format!("{name}.offer"), || {
+        // apt says nothing about a package whose file lies in the working directory already.
+        let empty = cache::workshop()?;
+        let text = run(apt().args(["--print-uris", "download", name]).current_dir(empty.path()))?;
+        Offer::parse(&text).with_context(known)?;
+        Ok(text)
+    })?;
+    Offer::parse(&text).with_context(known)
 }
 
 /// The first package that `name` depends on and whose name begins with `prefix`: what a meta package stands for.
@@ -62,12 +66,34 @@ fn offer(name: &str) -> Result<Offer> {
 /// # Errors
 /// apt is missing, or knows no such package.
 pub(crate) fn depends(name: &str, prefix: &str) -> Result<String> {
-    let text = run(Command::new("apt-cache").args(["show", "--no-all-versions", name]))?;
-    first_dependency(&text, prefix).with_context(|| {
-        format!(
-            "apt knows no {name} that stands for {prefix}…. As root, run this and try again:  apt-get update"
-        )
+    remembered(&format!("{name}.stands-for"), || {
+        let text = run(Command::new("apt-cache").args(["show", "--no-all-versions", name]))?;
+        first_dependency(&text, prefix)
+            .with_context(|| format!("apt knows no {name}. As root, run this and try again:  apt-get update"))
     })
+}
+
+/// What apt answers, or what it answered last time. Without its lists (no network yet, or just being renewed by another
+/// process) it knows nothing, and what was fetched is as good as it was.
+fn remembered(name: &str, ask: impl FnOnce() -> Result<String>) -> Result<String> {
+    let path = packages().join(name);
+    let before = fs::read_to_string(&path).ok();
+    match (ask(), before) {
+        (Ok(now), before) if before.as_ref() == Some(&now) => Ok(now),
+        (Ok(now), _) => {
+            cache::put(&path, now.as_bytes())?;
+            Ok(now)
+        }
+        (Err(error), Some(before)) => {
+            eprintln!("{error:#}\nUntil then it is what it was last time.");
+            Ok(before)
+        }
+        (Err(error), None) => Err(error),
+    }
+}
+
+fn packages() -> PathBuf {
+    cache::guests().join("packages")
 }
 
 fn first_dependency(text: &str, prefix: &str) -> Option<String> {
@@ -149,6 +175,18 @@ mod tests {
         ] {
             assert_eq!(Offer::parse(&spoilt), None, "{spoilt}");
         }
+    }
+
+    #[test]
+    fn what_apt_said_last_is_used_when_it_says_nothing() {
+        let name = format!("test-{}.offer", std::process::id());
+        let refuse = || bail!("no lists");
+        assert!(remembered(&name, refuse).is_err());
+        for version in ["1", "2"] {
+            assert_eq!(remembered(&name, || Ok(version.to_owned())).unwrap(), version);
+            assert_eq!(remembered(&name, refuse).unwrap(), version);
+        }
+        fs::remove_file(packages().join(name)).unwrap();
     }
 
     #[test]
