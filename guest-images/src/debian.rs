@@ -54,6 +54,7 @@ fn source() -> PathBuf {
 pub fn debian() -> Result<LinuxImage> {
     let guest = cache::guests().join(format!("debian-{:016x}", digest()? >> 64));
     if !guest.exists() {
+        need_root()?;
         let workshop = cache::workshop()?;
         let fresh = workshop.path().join("guest");
         build(workshop.path(), &fresh)?;
@@ -102,7 +103,7 @@ fn digest() -> Result<u128> {
     Ok(digest.digest128())
 }
 
-fn build(workshop: &Path, guest: &Path) -> Result<()> {
+fn need_root() -> Result<()> {
     let own = fs::metadata("/proc/self").context("looking at this process")?;
     if own.uid() != 0 {
         bail!(
@@ -110,6 +111,10 @@ fn build(workshop: &Path, guest: &Path) -> Result<()> {
              sudo env \"PATH=$PATH\" cargo run -p guest-images -- debian"
         );
     }
+    Ok(())
+}
+
+fn build(workshop: &Path, guest: &Path) -> Result<()> {
     let root = workshop.join("root");
     eprintln!("debian: installing Debian 12 with {} packages and what they need", PACKAGES.len());
     install(&root)?;
