@@ -152,8 +152,12 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
 /// Why no package can be fetched here at all.
 #[cfg(test)]
 pub(crate) fn obstacle() -> Option<&'static str> {
-    let there = Command::new("apt-get").arg("--version").output().is_ok();
-    (!there).then_some("this system has no apt-get")
+    let known = Command::new("apt-cache").args(["show", "busybox-static"]).output();
+    match known {
+        Err(_) => Some("this system has no apt"),
+        Ok(output) if !output.status.success() => Some("apt has no lists: as root, apt-get update"),
+        Ok(_) => None,
+    }
 }
 
 #[cfg(test)]

@@ -52,14 +52,7 @@ impl Proof {
 
 /// Tries everything. An error: there is no host to try it on.
 pub(crate) fn all(world: &World, image: &HostImage, nice: u8, say: &dyn Fn(&str)) -> anyhow::Result<Proof> {
-    let spec = HostSpec {
-        name: "alpha".to_owned(),
-        number: 1,
-        image: image.clone(),
-        memory_mib: 1024,
-        disks: disks(world)?,
-        nice,
-    };
+    let spec = HostSpec { disks: disks(world)?, nice, ..HostSpec::new("alpha", 1, image) };
     let host = EmulatedHost::boot(world, &spec)?;
     let mut proof =
         Proof { checks: Vec::new(), doctor: Value::Null, boot_seconds: host.boot_time().as_secs_f64() };

@@ -50,6 +50,20 @@ pub struct HostSpec {
     pub nice: u8,
 }
 
+impl HostSpec {
+    /// A host with 1 GiB of memory and no disks.
+    pub fn new(name: &str, number: u8, image: &HostImage) -> Self {
+        Self {
+            name: name.to_owned(),
+            number,
+            image: image.clone(),
+            memory_mib: 1024,
+            disks: Vec::new(),
+            nice: 0,
+        }
+    }
+}
+
 /// What a disk does from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskFault {
@@ -308,14 +322,9 @@ mod tests {
 
     #[test]
     fn a_comma_in_a_path_does_not_become_an_option() {
-        let spec = HostSpec {
-            name: "alpha".into(),
-            number: 10,
-            image: HostImage { kernel: "/k".into(), initrd: "/i".into() },
-            memory_mib: 512,
-            disks: vec![DiskSpec { name: "data".into(), image: "/a,readonly=on".into() }],
-            nice: 3,
-        };
+        let image = HostImage { kernel: "/k".into(), initrd: "/i".into() };
+        let disks = vec![DiskSpec { name: "data".into(), image: "/a,readonly=on".into() }];
+        let spec = HostSpec { disks, nice: 3, ..HostSpec::new("alpha", 10, &image) };
         let words: Vec<String> =
             argv(&spec, Path::new("/log")).iter().map(|word| word.to_string_lossy().into_owned()).collect();
         assert_eq!(words[..4], ["nice", "-n", "3", QEMU]);

@@ -12,6 +12,23 @@
 //!  lan0  - br0     - twin0              lan0 - br0 - twin0: the tap that TwinRun opens
 //! ```
 //!
+//! ```no_run
+//! # fn drill(own: &std::path::Path, twinrun: &std::path::Path) -> anyhow::Result<()> {
+//! use xtask::hosts::{self, EmulatedHost, HostSpec};
+//! use xtask::world::World;
+//!
+//! let image = hosts::build(own, &[("/bin/twinrun", twinrun)])?;
+//! let world = World::create("target/hosts".as_ref(), 1)?;
+//! let host = EmulatedHost::boot(&world, &HostSpec::new("alpha", 1, &image))?;
+//! host.agent().put("pair.toml".as_ref(), "/root/pair.toml")?;
+//! let pid = host.agent().start(&["twinrun", "run", "pair.toml", "--host", "alpha"], "/root/log")?;
+//! println!("{pid}: {}", host.must("twinrun doctor")?);
+//! host.agent().get("/root/log", "alpha.log".as_ref())?;
+//! host.pull_plug(&world)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! **What a plug is here.** What the host wrote and did not flush lies in *its* page cache and is lost when the QEMU process
 //! is killed. What reached its disk is in the image, which outlives the place: the host can be booted again from it.
 
