@@ -1,4 +1,5 @@
-//! The freestanding guests: programs with a Cargo workspace of their own, in `guest-images/micro`.
+//! The freestanding guests and the server of the Linux guests: programs with a Cargo workspace of their own, in
+//! `guest-images/micro`.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,10 +10,12 @@ use std::process::{self, Command};
 use anyhow::{Context, Result, bail};
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::cache;
+
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// What the guests are made of: files and directories.
 const FILES: [&str; 3] = ["Cargo.toml", "Cargo.lock", "build.rs"];
-const DIRECTORIES: [&str; 3] = ["src", "machine", "chaos"];
+const DIRECTORIES: [&str; 4] = ["src", "machine", "chaos", "server"];
 /// Settings of cargo that say where it finds things, not what it builds.
 const KEPT: [&str; 5] = ["CARGO_HOME", "CARGO_HTTP", "CARGO_NET", "CARGO_REGISTR", "CARGO_TERM"];
 
@@ -29,14 +32,23 @@ struct Program {
     package: &'static str,
     name: &'static str,
     features: &'static str,
+    /// More for the compiler.
+    flags: &'static [&'static str],
 }
 
-const CHAOS: Program = Program { package: "chaos-guest", name: "chaos", features: "" };
+const CHAOS: Program = Program { package: "chaos-guest", name: "chaos", features: "", flags: &[] };
+/// One file without libraries, at fixed addresses: fewer things that differ from boot to boot.
+const SERVER: Program = Program {
+    package: "mini-server",
+    name: "server",
+    features: "",
+    flags: &["-Ctarget-feature=+crt-static", "-Crelocation-model=static", "-Cstrip=symbols"],
+};
 
 impl From<MicroOptions> for Program {
     fn from(options: MicroOptions) -> Self {
         let features = if options.double_apply { "double-apply" } else { "" };
-        Self { package: "micro-guest", name: "micro", features }
+        Self { package: "micro-guest", name: "micro", features, flags: &[] }
     }
 }
 
@@ -57,12 +69,16 @@ pub fn chaos() -> Result<PathBuf> {
     guest(CHAOS)
 }
 
+/// Builds the test server of the Linux guests, unless it is there already: a static program for x86-64 with SSE2.
+pub(crate) fn server() -> Result<PathBuf> {
+    guest(SERVER)
+}
+
 fn guest(program: Program) -> Result<PathBuf> {
-    let images = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = images.parent().context("guest-images lies in the workspace")?.join("target");
-    let source = images.join("micro");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("micro");
+    let target = cache::target();
     let digest = digest(&source, &toolchain(&source)?, program)?;
-    let guest = target.join("guests").join(format!("{}-{:016x}.elf", program.name, digest >> 64));
+    let guest = cache::guests().join(format!("{}-{:016x}.elf", program.name, digest >> 64));
     if !guest.exists() {
         let built = build(&source, &target.join("guest-micro"), program)?;
         install(&built, &guest)?;
@@ -91,7 +107,7 @@ fn digest(source: &Path, toolchain: &[u8], program: Program) -> Result<u128> {
     for text in [program.package, program.name, program.features] {
         part(text.as_bytes());
     }
-    part(flags(Path::new("/"), Path::new("/")).as_encoded_bytes());
+    part(flags(Path::new("/"), Path::new("/"), program).as_encoded_bytes());
     Ok(digest.digest128())
 }
 
@@ -129,7 +145,7 @@ fn build(source: &Path, target: &Path, program: Program) -> Result<PathBuf> {
     }
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(source, &home.unwrap_or_default()));
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(source, &home.unwrap_or_default(), program));
     let status = cargo.status().context("cannot run cargo: install the toolchain of rust-toolchain.toml")?;
     if !status.success() {
         bail!("the guest {} does not build ({status}): see cargo's messages above", program.name);
@@ -144,12 +160,16 @@ fn leaks(name: &str) -> bool {
 
 /// The plainest x86-64, and no directory of this machine in the result: each host builds its own guest, and a pair
 /// wants them equal.
-fn flags(source: &Path, home: &Path) -> OsString {
+fn flags(source: &Path, home: &Path, program: Program) -> OsString {
     let mut flags = OsString::from("-Ctarget-cpu=x86-64");
     for (path, name) in [(source, "/micro"), (home, "/cargo")] {
         flags.push("\u{1f}--remap-path-prefix=");
         flags.push(path);
         flags.push(format!("={name}"));
+    }
+    for flag in program.flags {
+        flags.push("\u{1f}");
+        flags.push(flag);
     }
     flags
 }
@@ -200,7 +220,12 @@ mod tests {
     #[test]
     fn each_guest_has_a_digest_of_its_own() {
         let copy = env::temp_dir().join(format!("micro-digest-{}", process::id()));
-        for name in FILES.iter().chain(&["src/log/mod.rs", "machine/guest.ld", "chaos/Cargo.toml"]) {
+        for name in FILES.iter().chain(&[
+            "src/log/mod.rs",
+            "machine/guest.ld",
+            "chaos/Cargo.toml",
+            "server/Cargo.toml",
+        ]) {
             let file = copy.join(name);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, name).unwrap();

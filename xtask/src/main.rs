@@ -2,6 +2,7 @@
 
 mod cargo;
 mod drill;
+mod emulated;
 mod interrupt;
 mod landing;
 mod progress;
@@ -12,7 +13,7 @@ mod test;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::world;
+use xtask::{hosts, world};
 
 #[derive(Debug, Parser)]
 #[command(name = "xtask", about = "Developer tasks of TwinRun", disable_help_subcommand = true)]
@@ -31,12 +32,14 @@ enum Task {
     Sim(sim::SimArgs),
     /// Prove that a busy guest's landings are found again.
     Landing(landing::LandingArgs),
+    /// Start an emulated host, and check that it is what proofs can be built on.
+    Hosts(emulated::HostsArgs),
     /// Install what the other commands need.
     Setup,
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = world::hidden_main() {
+    if let Some(code) = world::hidden_main().or_else(hosts::hidden_main) {
         return code;
     }
     let result = match Cli::parse().task {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Sim(args) => sim::run(&args),
         Task::Landing(args) => landing::run(&args),
+        Task::Hosts(args) => emulated::run(&args),
         Task::Setup => setup::run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

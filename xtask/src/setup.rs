@@ -9,10 +9,16 @@ use xtask::ns;
 /// Debian packages of the drill, by the command that shows that they are there.
 pub(crate) const DRILL: [&str; 2] = ["iproute2", "librsvg2-bin"];
 
+/// Debian packages of emulated hosts.
+pub(crate) const HOSTS: [&str; 4] = ["iproute2", "qemu-system-x86", "e2fsprogs", "binutils"];
+
 fn command_of(package: &str) -> &str {
     match package {
         "iproute2" => "ip",
         "librsvg2-bin" => "rsvg-convert",
+        "qemu-system-x86" => "qemu-system-x86_64",
+        "e2fsprogs" => "mkfs.ext4",
+        "binutils" => "strip",
         other => other,
     }
 }
@@ -72,7 +78,7 @@ pub(crate) fn cargo_tools() -> anyhow::Result<()> {
 
 /// `setup`: everything that any command here needs.
 pub(crate) fn run() -> anyhow::Result<()> {
-    packages(&DRILL)?;
+    packages(&[&DRILL[..], &HOSTS].concat())?;
     cargo_tools()?;
     println!("Everything that the commands here need is installed.");
     Ok(())

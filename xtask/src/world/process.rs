@@ -87,7 +87,7 @@ impl Proc {
 }
 
 /// Waits at most `limit` for the end of `child`.
-pub(super) fn wait_for(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+pub(crate) fn wait_for(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let deadline = Instant::now() + limit;
     loop {
         match child.try_wait()? {
@@ -98,7 +98,7 @@ pub(super) fn wait_for(child: &mut Child, limit: Duration) -> io::Result<Option<
 }
 
 /// Collects what `child` prints until it ends; kills it after `limit`.
-pub(super) fn collect(mut child: Child, limit: Duration) -> anyhow::Result<Output> {
+pub(crate) fn collect(mut child: Child, limit: Duration) -> anyhow::Result<Output> {
     let stdout = reader(child.stdout.take());
     let stderr = reader(child.stderr.take());
     let status = wait_for(&mut child, limit).context("waiting for a command")?;
