@@ -148,6 +148,18 @@ fn divider_reset() {
     assert_eq!(rtc.next_deadline(), Some(release + SECOND / 2 + SECOND));
 }
 
+#[test]
+fn another_rate_does_not_move_the_seconds() {
+    let mut rtc = Rtc::new(BASE);
+    write(&mut rtc, reg::B, 0x12, 0);
+    write(&mut rtc, reg::A, 0x2f, SECOND / 3);
+    assert_eq!(rtc.next_deadline(), Some(SECOND));
+    write(&mut rtc, reg::B, 0x42, SECOND / 3);
+    assert!(rtc.irq(), "periods of the rate before");
+    read(&mut rtc, reg::C, SECOND / 3);
+    assert_eq!(rtc.next_deadline(), Some(SECOND / 2));
+}
+
 /// "Update Cycle".
 #[test]
 fn update_in_progress() {
