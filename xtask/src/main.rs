@@ -1,6 +1,7 @@
 //! Developer tasks: `./xtask.sh drill`, `./xtask.sh test`, and what they are made of.
 
 mod cargo;
+mod counted;
 mod drill;
 mod emulated;
 mod interrupt;

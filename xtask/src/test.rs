@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::cargo::outside;
+use crate::counted;
 use crate::drill::{self, workspace};
 use crate::landing::{self, Verdict};
 use crate::setup;
@@ -63,6 +64,24 @@ fn steps(args: &TestArgs) -> Vec<Step> {
         ),
         step("build", &["cargo", "build", "--quiet", "--workspace"]),
         step("tests", &["cargo", "nextest", "run", "--workspace", "--no-fail-fast"]),
+        step(
+            "tests of the guests' programs",
+            &[
+                "cargo",
+                "test",
+                "--quiet",
+                "--manifest-path",
+                micro,
+                "--target-dir",
+                "target/guest-micro-lints",
+                "-p",
+                "mini-server",
+                "-p",
+                "micro-guest",
+                "--lib",
+                "--bins",
+            ],
+        ),
     ];
     let sim =
         ["cargo", "xtask", "sim", "--seconds", &args.sim_seconds.to_string(), "--seed", &seed.to_string()];
@@ -85,15 +104,22 @@ pub(crate) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
         Verdict::Fail(..) => failed.push("landings"),
         Verdict::CannotRun(_) => not_run.push("landings"),
     }
+    if !mini_in_software() {
+        failed.push("mini on the software processor");
+    }
     match drill::obstacle() {
         Some(why) => {
-            println!("== drill: NOT RUN HERE: {why}");
-            not_run.push("drill");
+            println!("== drill, emulated host: NOT RUN HERE: {why}");
+            not_run.push("drill, emulated host");
         }
         None => {
             let argv = ["cargo", "xtask", "drill", "--guest", "micro"].map(str::to_owned);
             if !execute("drill with the micro guest", &argv)? {
                 failed.push("drill with the micro guest");
+            }
+            let argv = ["cargo", "xtask", "hosts", "--check"].map(str::to_owned);
+            if !execute("an emulated host", &argv)? {
+                failed.push("an emulated host");
             }
         }
     }
@@ -103,7 +129,9 @@ pub(crate) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     }
     let skipped =
         if not_run.is_empty() { String::new() } else { format!("; not run here: {}", not_run.join(", ")) };
-    println!("PASS  format, licences, lints, tests, simulator, landings, drill{skipped}");
+    println!(
+        "PASS  format, licences, lints, tests, simulator, landings, software processor, drill, emulated host{skipped}"
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -122,6 +150,16 @@ fn landings() -> Verdict {
         ),
     }
     verdict
+}
+
+/// Debian's kernel, booted twice with nothing but instruction counts for a clock.
+fn mini_in_software() -> bool {
+    println!("== mini on the software processor");
+    let begin = Instant::now();
+    let result = counted::carry_out();
+    let said = result.as_ref().map_or_else(|error| format!("FAILED: {error:#}"), Clone::clone);
+    println!("== mini on the software processor: {said}, after {:.0} s", begin.elapsed().as_secs_f64());
+    result.is_ok()
 }
 
 fn execute(name: &str, argv: &[String]) -> anyhow::Result<bool> {
