@@ -36,6 +36,9 @@ pub fn render(status: &Value) -> String {
     let pair = text(status, "/pair").unwrap_or("unknown");
     let indent = " ".repeat(pair.chars().count() + 3);
     let mut out = format!("{pair}   {}", headline(status));
+    if let Some(epochs) = epochs(status) {
+        out += &format!("\n{indent}{epochs}");
+    }
     out += &format!("\n{indent}last failover: {}", takeover(status));
     if let Some(trouble) = text(status, "/arbiter_trouble") {
         let then = match level(status) {
@@ -95,6 +98,25 @@ fn protected(status: &Value, primary: &str, secondary: &str, here: &str) -> Stri
         traffic("/link/bytes_sent"),
         traffic("/link/bytes_received"),
     )
+}
+
+/// How the epochs of a primary ended, since it was started. Nothing if none was acknowledged.
+fn epochs(status: &Value) -> Option<String> {
+    let count = |name: &str| status.pointer(&format!("/epochs/{name}")).and_then(Value::as_u64);
+    let acked = count("acked").filter(|acked| *acked > 0)?;
+    let share = |part: u64| part.saturating_mul(100) / acked;
+    let landed = |key: &str| number(status, &format!("/latency_us/due_to_landed/{key}"));
+    Some(format!(
+        "{acked} epochs: ended at an exit {} %, at a landing {} % (due to landed {} µs, 99 of 100 within {} µs), anywhere \
+         {} %; {} % needed no repair, the others {} pages",
+        share(count("exit")?),
+        share(count("landing")?),
+        landed("p50"),
+        landed("p99"),
+        share(count("async")?),
+        share(count("unrepaired")?),
+        count("pages_shipped")?
+    ))
 }
 
 fn takeover(status: &Value) -> String {
@@ -180,6 +202,18 @@ mod tests {
         );
         assert_eq!(level(&protected), Level::Protected);
         assert!(render(&status("secondary", true)).contains("primary beta (generation 7) · secondary alpha"));
+    }
+
+    #[test]
+    fn a_primary_tells_how_its_epochs_ended() {
+        let mut protected = status("primary", true);
+        protected["epochs"] = json!({
+            "acked": 200, "exit": 60, "landing": 120, "async": 20, "unrepaired": 176, "pages_shipped": 310,
+        });
+        protected["latency_us"] = json!({ "due_to_landed": { "count": 120, "p50": 110, "p99": 900 } });
+        let line = "\n        200 epochs: ended at an exit 30 %, at a landing 60 % (due to landed 110 µs, 99 of 100 \
+                    within 900 µs), anywhere 10 %; 88 % needed no repair, the others 310 pages\n";
+        assert!(render(&protected).contains(line), "{}", render(&protected));
     }
 
     #[test]

@@ -80,6 +80,9 @@ pub struct OutputLatency {
     pub link: Quantiles,
     /// From the first output to the release.
     pub total: Quantiles,
+    /// In a guest without exits: from something being due (an event, a mark, an output's seal) to the landing that was
+    /// found for it.
+    pub due_to_landed: Quantiles,
 }
 
 #[cfg(test)]

@@ -337,6 +337,7 @@ impl Primary {
             Place::Landing { .. } => counters.landing += 1,
             Place::Exit { .. } | Place::Count(_) => counters.exit += 1,
         }
+        sealed.delays.iter().for_each(|delay| ctx.counters.latency_us.due_to_landed.add(*delay));
         self.sealed = Some(SealedEpoch {
             number: self.next,
             effects,

@@ -133,10 +133,22 @@ fn print(outcome: &Outcome, verdict: &Verdict, report: &Value, root: &Path, pict
     }
     let part = |name: &str| {
         let part = &outcome.latency[name];
-        format!("{name} {}/{} µs", part["p50"], part["p99"])
+        format!("{} {}/{} µs", name.replace('_', " "), part["p50"], part["p99"])
     };
     let parts = ["landing", "replay", "compare", "link", "total"].map(part).join(", ");
     println!("      an output waits (median/p99): {parts}");
+    let epochs = &outcome.epochs;
+    println!(
+        "      epochs ended at exits {}, at landings {}, anywhere {}; {}; {} repaired by {} pages, {} times the guest was \
+         held for the secondary",
+        epochs.exit,
+        epochs.landing,
+        epochs.r#async,
+        part("due_to_landed"),
+        epochs.repaired,
+        epochs.pages_shipped,
+        epochs.throttled
+    );
     for gap in &verdict.gaps {
         println!(
             "      {} of {:<6} survivor's first frame after {}, longest request {} ({}), TCP stalled {}, \

@@ -67,6 +67,7 @@ pub(super) struct Epochs {
     pub(super) repaired: u64,
     pub(super) pages_shipped: u64,
     pub(super) bytes_shipped: u64,
+    pub(super) throttled: u64,
 }
 
 impl Epochs {
@@ -87,6 +88,7 @@ impl Epochs {
             repaired: count("repaired"),
             pages_shipped: count("pages_shipped"),
             bytes_shipped: count("bytes_shipped"),
+            throttled: count("throttled"),
         }
     }
 
@@ -100,6 +102,7 @@ impl Epochs {
         self.repaired += to.repaired.saturating_sub(from.repaired);
         self.pages_shipped += to.pages_shipped.saturating_sub(from.pages_shipped);
         self.bytes_shipped += to.bytes_shipped.saturating_sub(from.bytes_shipped);
+        self.throttled += to.throttled.saturating_sub(from.throttled);
     }
 }
 
