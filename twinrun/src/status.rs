@@ -81,7 +81,9 @@ fn headline(status: &Value) -> String {
         _ => format!("{host} is in a state that this program does not know; use the same version"),
     };
     match level(status) {
-        Level::Protected => format!("PROTECTED  lockstep · {what}"),
+        Level::Protected => {
+            format!("PROTECTED  {} · {what}", text(status, "/level").unwrap_or("unknown level"))
+        }
         Level::Unprotected => format!("NOT PROTECTED since {since}  {what}"),
         Level::NotRunning => format!("NOT RUNNING  {what}"),
         Level::CannotTell => format!("CANNOT TELL  {what}"),
@@ -186,7 +188,7 @@ mod tests {
     fn status(role: &str, protected: bool) -> Value {
         json!({
             "schema": "twinrun.status/1", "pair": "micro", "host": "alpha", "role": role,
-            "protected": protected, "generation": 7, "peer": "beta", "since_ms": 12_400,
+            "protected": protected, "level": "lockstep", "generation": 7, "peer": "beta", "since_ms": 12_400,
             "link": { "bytes_sent": 1_250_000, "bytes_received": 999 }, "lag_ms": 3.04,
             "takeover": null, "last_notice": "",
         })

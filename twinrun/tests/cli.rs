@@ -90,7 +90,7 @@ fn status_tells_with_its_exit_code() {
         ("alone", false, 1, "micro   NOT PROTECTED since 1.5 s  running alone on alpha"),
         ("stopped", false, 2, "micro   NOT RUNNING"),
     ] {
-        let value = json!({ "pair": "micro", "host": "alpha", "role": role, "protected": protected, "since_ms": 1500 });
+        let value = json!({ "pair": "micro", "host": "alpha", "role": role, "level": "lockstep", "protected": protected, "since_ms": 1500 });
         let answer = value.clone();
         let control = Control::start(&socket, Arc::new(move || answer.clone())).expect("control");
         let output = status(&["--host", "alpha"]);

@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::clock::GuestClock;
 use super::ledger::ApplyError;
 use super::live::Live;
-use super::{Limits, Mode, Runner, Wait};
+use super::{Level, Limits, Mode, Runner, Wait};
 use crate::Ns;
 use crate::log::{Effect, Event, ExitKind, FrameId, LogItem, Page, Place, Position, Seal, SealDigest};
 use crate::machine::{Command, Delivery, Landing, Machine, MachineFailure, Report, Stimulus, Stop};
@@ -21,6 +21,7 @@ pub(super) struct Following {
     skipped: Vec<FrameId>,
     reads: BTreeMap<(u8, u64), (bool, Vec<u8>)>,
     draining: bool,
+    level: Level,
     /// Of the first stores that the primary counted before a landing, so many are looked at.
     margin: u32,
     /// Guest time as last placed, and the host time at which it arrived.
@@ -36,12 +37,22 @@ enum Phase {
     Reading,
     /// Runs to this position, since this host time.
     Seeking(Position, Ns),
-    /// Replay failed: entries are skipped up to the next seal.
+    /// Nothing is replayed up to the next seal: replay failed, or is not wanted.
     Lost,
     /// An epoch is sealed here; waits for the comparison.
     Sealed(SealDigest),
     /// The log ended.
     Drained,
+}
+
+impl Phase {
+    /// At the beginning of an epoch. A checkpoint is an epoch that nobody tries to replay.
+    fn first(level: Level) -> Self {
+        match level {
+            Level::Lockstep => Phase::Reading,
+            Level::Checkpoint => Phase::Lost,
+        }
+    }
 }
 
 enum Placed {
@@ -61,14 +72,15 @@ impl Following {
         }
     }
 
-    fn new() -> Self {
+    fn new(level: Level) -> Self {
         Following {
             items: VecDeque::new(),
-            phase: Phase::Reading,
+            phase: Phase::first(level),
             early: BTreeMap::new(),
             skipped: Vec::new(),
             reads: BTreeMap::new(),
             draining: false,
+            level,
             margin: MARGIN_MIN,
             time: None,
         }
@@ -158,7 +170,7 @@ impl<M: Machine> Runner<M> {
         self.ledger.loaded(&mut self.machine)?;
         self.exits = 0;
         self.epoch = 1;
-        self.mode = Mode::Following(Following::new());
+        self.mode = Mode::Following(Following::new(self.limits.level));
         reports.push(Report::Adopted { outstanding: self.machine.outstanding_disk() });
         Ok(())
     }
@@ -196,7 +208,7 @@ impl<M: Machine> Runner<M> {
             Phase::Sealed(_) if follow.draining => {
                 // Nobody is left to compare with: the epoch's own replay is as valid.
                 self.ledger.reopen();
-                follow.phase = Phase::Reading;
+                follow.phase = Phase::first(follow.level);
                 Ok(Wait::Again)
             }
             Phase::Sealed(_) | Phase::Drained => Ok(Wait::Command),
@@ -429,6 +441,6 @@ impl Following {
         for id in std::mem::take(&mut self.skipped) {
             self.early.remove(&id);
         }
-        self.phase = Phase::Reading;
+        self.phase = Phase::first(self.level);
     }
 }

@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::clock::GuestClock;
 use super::search::{Search, SeekLimit};
 use super::warm::Warm;
-use super::{Limits, Mode, Runner, Wait};
+use super::{Level, Limits, Mode, Runner, Wait};
 use crate::Ns;
 use crate::log::{Effect, Event, ExitKind, LogItem, Place, Position};
 use crate::machine::{
@@ -121,8 +121,8 @@ impl Live {
     }
 
     /// When a guest that runs without exits is to be stopped for a mark alone, so that the secondary can follow.
-    fn mark_at<M: Machine>(&self, machine: &M) -> Option<Ns> {
-        let log = self.log.as_ref().filter(|_| machine.has_landings());
+    fn mark_at<M: Machine>(&self, machine: &M, level: Level) -> Option<Ns> {
+        let log = self.log.as_ref().filter(|_| machine.has_landings() && level == Level::Lockstep);
         log.map(|log| log.announced_at + self.land)
     }
 
@@ -140,7 +140,7 @@ impl Live {
         }
         let timer = machine.next_deadline().and_then(|deadline| clock.host_time_of(deadline));
         let heartbeat = Some(self.published + limits.heartbeat);
-        let mark = self.mark_at(machine);
+        let mark = self.mark_at(machine, limits.level);
         timer.into_iter().chain(heartbeat).chain(mark).min()
     }
 }
@@ -241,11 +241,14 @@ impl<M: Machine> Runner<M> {
         let Mode::Live(live) = &mut self.mode else { return Ok(false) };
         let heartbeat = now >= live.published + self.limits.heartbeat;
         let wanted = live.seal_wanted || heartbeat || live.due(&self.machine, self.clock, now);
-        let mark = live.stalled || live.mark_at(&self.machine).is_some_and(|at| now >= at);
+        let mark = live.stalled || live.mark_at(&self.machine, self.limits.level).is_some_and(|at| now >= at);
         if !wanted && !mark {
             return Ok(false);
         }
-        if live.log.is_some() {
+        if live.log.is_some() && self.limits.level == Level::Checkpoint {
+            // Nobody has to find this place: events go anywhere, and so do seals.
+            self.seal_if_wanted(Place::Async { exits: self.exits }, now, reports)?;
+        } else if live.log.is_some() {
             let ran = self.machine.run_time();
             let search = live.search.get_or_insert_with(|| live.seek_limit.begin(ran, now));
             if self.ledger.open_epoch().is_some() || !search.is_over(ran, now) {

@@ -37,6 +37,33 @@ pub enum Wait {
     Command,
 }
 
+/// What the secondary does for its protection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Level {
+    /// It runs the same guest on the same events, and takes what differs.
+    #[default]
+    Lockstep,
+    /// It executes nothing and takes the state of each epoch; the primary may then end an epoch anywhere.
+    Checkpoint,
+}
+
+impl Level {
+    /// As it stands in configurations and in the status.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Lockstep => "lockstep",
+            Level::Checkpoint => "checkpoint",
+        }
+    }
+
+    /// The level of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Level::Lockstep, Level::Checkpoint].into_iter().find(|level| level.name() == name)
+    }
+}
+
 /// Limits of the driver. All times are host nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -51,6 +78,8 @@ pub struct Limits {
     pub land: Ns,
     /// A replay that does not come to its next position for this long is lost; a quarter of it at a takeover.
     pub replay: Ns,
+    /// Equal on both sides.
+    pub level: Level,
     /// Deliberate fault: a secondary leaves its last dirty page out of what it compares.
     #[cfg(feature = "sabotage")]
     pub forget_dirty_page: bool,
@@ -64,6 +93,7 @@ impl Default for Limits {
             heartbeat: 10_000_000,
             land: 2_000_000,
             replay: 400_000_000,
+            level: Level::Lockstep,
             #[cfg(feature = "sabotage")]
             forget_dirty_page: false,
         }

@@ -5,6 +5,7 @@ use super::guest::Noise;
 use super::world::{Event, HOSTS, MS, PAIR, World};
 use crate::Ns;
 use crate::core::{LocalState, RoleKind};
+use crate::runner::Level;
 
 /// Classes of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +129,9 @@ impl World {
             self.schedule(at, Event::Fault(Action::Start(host)));
         }
         self.schedule(begin, Event::Fault(Action::Inject));
+        if self.dice.fault.chance(200) {
+            self.level = Level::Checkpoint;
+        }
     }
 
     pub(crate) fn act(&mut self, action: Action) {

@@ -183,6 +183,7 @@ impl World {
         Limits {
             #[cfg(feature = "sabotage")]
             forget_dirty_page: self.options.sabotage == Some(super::SimSabotage::ForgetDirtyPage),
+            level: self.level,
             ..Limits::default()
         }
     }

@@ -17,6 +17,7 @@ use crate::Ns;
 use crate::arbiter::{Answer, Ask};
 use crate::core::{DiskCommand, Input, LocalState, RoleKind, Session};
 use crate::machine::Command;
+use crate::runner::Level;
 
 pub(crate) const US: Ns = 1_000;
 pub(crate) const MS: Ns = 1_000_000;
@@ -149,6 +150,7 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) check: Checker,
     pub(crate) noise: Noise,
+    pub(crate) level: Level,
     pub(crate) pace: Pace,
     pub(crate) stats: Stats,
     pub(crate) transitions: BTreeSet<(RoleKind, RoleKind)>,
@@ -180,6 +182,7 @@ impl World {
             plan: Plan::default(),
             check: Checker::default(),
             noise: Noise::default(),
+            level: Level::Lockstep,
             pace: Pace { disk: 1, channel: 1 },
             stats: Stats::default(),
             transitions: BTreeSet::new(),

@@ -20,6 +20,7 @@ pub(super) struct Low {
 pub(super) struct LowPair {
     pub(super) name: Spanned<String>,
     pub(super) key: Spanned<String>,
+    pub(super) level: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lockstep::runner::Level;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 pub use crate::key::Secret;
@@ -34,6 +35,8 @@ pub struct Config {
     pub pair: String,
     /// Key file of the pair: the secret of its link.
     pub key: PathBuf,
+    /// What the secondary does.
+    pub level: Level,
     /// Who decides when the hosts lose each other.
     pub arbiter: Arbiter,
     /// The guest.
@@ -134,6 +137,7 @@ impl Config {
         let ms = |time: Duration| time.as_millis().to_string();
         let fixed = [
             ("pair.name", self.pair.clone()),
+            ("pair.level", self.level.name().to_owned()),
             ("arbiter.witness", address.to_string()),
             ("guest.memory_mib", self.guest.memory_mib.to_string()),
             ("guest.cmdline", self.guest.cmdline.clone()),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lockstep::arbiter::{IN_SYNC_MAX, NAME_MAX};
+use lockstep::runner::Level;
 use toml::Spanned;
 
 use super::low::{Low, LowGuest, LowHost, LowTiming};
@@ -75,11 +76,13 @@ impl<'a> Resolver<'a> {
         let key = self.path(&low.arbiter.get_ref().key, "arbiter.key");
         let guest = self.guest(&low.guest);
         let hosts = self.hosts(low, address);
+        let level = self.level(low.pair.level.as_ref());
         let timing = low.timing.as_ref().map(|low| self.timing(low)).unwrap_or_default();
         Some(Config {
             file: self.file.to_owned(),
             pair: low.pair.name.get_ref().clone(),
             key: self.path(&low.pair.key, "pair.key"),
+            level,
             arbiter: Arbiter::Witness { address: address?, key },
             guest,
             hosts,
@@ -99,6 +102,19 @@ impl<'a> Resolver<'a> {
 
     fn problem<T>(&mut self, at: &Spanned<T>, key: &str, text: impl Into<String>) {
         self.problems.at(at.span(), key, text);
+    }
+
+    fn level(&mut self, low: Option<&Spanned<String>>) -> Level {
+        let Some(text) = low else { return Level::default() };
+        Level::from_name(text.get_ref()).unwrap_or_else(|| {
+            self.problem(
+                text,
+                "pair.level",
+                "the levels are \"lockstep\" (the second host runs the same guest) and \"checkpoint\" (it takes the \
+                 state of each epoch): choose one of them",
+            );
+            Level::default()
+        })
     }
 
     /// A name of a pair or host: it goes into file names, messages and the witness's record.

@@ -44,6 +44,7 @@ fn the_example_is_understood() {
     let config = config(GOOD).expect("good");
     assert_eq!(config.pair, "micro");
     assert_eq!(config.key, Path::new("/etc/twinrun/pair.key"));
+    assert_eq!(config.level, Level::Lockstep);
     let key = PathBuf::from("/etc/twinrun/keys/witness.key");
     let address = "10.79.0.200:7900".parse().expect("address");
     assert_eq!(config.arbiter, Arbiter::Witness { address, key });
@@ -176,6 +177,7 @@ fn the_shared_digest_leaves_out_what_may_differ() {
         ("twin0", "twin1"),
         ("disk.img", "sda.img"),
         ("[pair]", "# a remark\n[pair]"),
+        ("[pair]", "[pair]\nlevel = \"lockstep\""),
     ] {
         assert_eq!(digest(from, to), plain, "{from}");
     }
@@ -188,11 +190,19 @@ fn the_shared_digest_leaves_out_what_may_differ() {
         ("alpha", "gamma"),
         ("10.78.0.1", "10.78.0.3"),
         ("[pair]", "[timing]\nsilence_ms = 251\n[pair]"),
+        ("[pair]", "[pair]\nlevel = \"checkpoint\""),
     ] {
         assert_ne!(digest(from, to), plain, "{from}");
     }
     let without_disks = config(&GOOD.replace("[\"disk.img\"]", "[]")).expect("good");
     assert_ne!(without_disks.shared_digest(), plain);
+}
+
+#[test]
+fn an_unknown_level_is_told_with_the_known_ones() {
+    let text = problems(&[("[pair]", "[pair]\nlevel = \"logged\"")]);
+    assert!(text.contains("pair.toml:2: pair.level: the levels are \"lockstep\""), "{text}");
+    assert!(text.contains("\"checkpoint\""), "{text}");
 }
 
 #[test]

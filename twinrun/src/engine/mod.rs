@@ -165,7 +165,7 @@ impl<'h, 'a> Engine<'h, 'a> {
                 ..devices::PlatformConfig::default()
             },
         };
-        let vcpu = Vcpu::start(vm, report)?;
+        let vcpu = Vcpu::start(vm, config.level, report)?;
         let (disk_report, disk) = unbounded();
         let disks = DiskThread::start(images, disk_report)?;
 
@@ -328,6 +328,7 @@ impl<'h, 'a> Engine<'h, 'a> {
         let counters = self.links.counters();
         value["link"] =
             json!({ "bytes_sent": counters.bytes_sent, "bytes_received": counters.bytes_received });
+        value["level"] = json!(self.host.loaded.config.level.name());
         value["last_notice"] = json!(self.host.last_notice);
         if let Some(trouble) = self.arbiter.trouble() {
             value["arbiter_trouble"] = json!(trouble);

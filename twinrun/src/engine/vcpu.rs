@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use lockstep::machine::{Command, Report};
-use lockstep::runner::{Limits, Runner, Wait};
+use lockstep::runner::{Level, Limits, Runner, Wait};
 use vmm::{Kicker, Vm, VmConfig};
 
 use super::machine::PairMachine;
@@ -38,7 +38,7 @@ struct Shared {
 
 impl Vcpu {
     /// Makes the machine in its own thread.
-    pub(super) fn start(config: VmConfig, reports: Sender<Report>) -> anyhow::Result<Self> {
+    pub(super) fn start(config: VmConfig, level: Level, reports: Sender<Report>) -> anyhow::Result<Self> {
         // Unbounded: the core bounds what it orders by windows and limits of its own.
         let (commands, orders) = unbounded();
         let (ready, made) = bounded(1);
@@ -62,7 +62,7 @@ impl Vcpu {
                 Err(error) => return drop(ready.send(Err(error))),
             };
             if ready.send(Ok(vm.kicker())).is_ok() {
-                Thread { shared: for_vcpu, orders, reports, watchdog: watched }.run(vm);
+                Thread { shared: for_vcpu, orders, reports, watchdog: watched }.run(vm, level);
             }
         })?;
         let made = made.recv()?;
@@ -112,8 +112,9 @@ struct Thread {
 }
 
 impl Thread {
-    fn run(self, vm: Vm) {
-        let mut runner = Runner::new(PairMachine(vm), Limits::default());
+    fn run(self, vm: Vm, level: Level) {
+        let limits = Limits { level, ..Limits::default() };
+        let mut runner = Runner::new(PairMachine(vm), limits);
         let mut out = Vec::new();
         let mut wait = Wait::Command;
         loop {

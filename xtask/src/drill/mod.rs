@@ -34,6 +34,25 @@ pub(crate) enum Load {
     Cpu,
 }
 
+/// What the secondary does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Level {
+    /// It runs the same guest.
+    Lockstep,
+    /// It takes the state of each epoch.
+    Checkpoint,
+}
+
+impl Level {
+    /// As configurations have it.
+    fn name(self) -> &'static str {
+        match self {
+            Level::Lockstep => "lockstep",
+            Level::Checkpoint => "checkpoint",
+        }
+    }
+}
+
 /// Arguments of `drill`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct DrillArgs {
@@ -49,6 +68,9 @@ pub(crate) struct DrillArgs {
     /// Write the report as JSON to this file too.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// What the secondary does.
+    #[arg(long, value_enum, default_value = "lockstep")]
+    pub(crate) level: Level,
     /// What else the guest does.
     #[arg(long, value_enum)]
     pub(crate) load: Option<Load>,

@@ -131,7 +131,7 @@ pub(super) fn play(
     steps.begin("protected", "starting witness, alpha and beta");
     let mut stage = Stage {
         world,
-        cluster: Cluster::new(world, Kit::new(built, args.load)?, args.sabotage)?,
+        cluster: Cluster::new(world, Kit::new(built, args.load, args.level)?, args.sabotage)?,
         outcome: Outcome::default(),
         rng: ChaCha8Rng::seed_from_u64(args.seed),
     };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use guest_images::MicroOptions;
 
-use super::Load;
+use super::{Level, Load};
 
 /// The guest's MAC address.
 pub(super) const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x77, 0x00, 0x10];
@@ -90,8 +90,8 @@ pub(super) struct Kit {
 }
 
 impl Kit {
-    pub(super) fn new(built: Built, load: Option<Load>) -> anyhow::Result<Self> {
-        Ok(Kit { built, pair_key: key()?, witness_key: key()?, config: config(load) })
+    pub(super) fn new(built: Built, load: Option<Load>, level: Level) -> anyhow::Result<Self> {
+        Ok(Kit { built, pair_key: key()?, witness_key: key()?, config: config(load, level) })
     }
 
     /// Puts what a host needs into its directory: the same files everywhere, and a blank disk.
@@ -135,11 +135,12 @@ fn key() -> anyhow::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n")
 }
 
-fn config(load: Option<Load>) -> String {
+fn config(load: Option<Load>, level: Level) -> String {
+    let level = level.name();
     let load = if load == Some(Load::Cpu) { " load=cpu" } else { "" };
     let mac = GUEST_MAC.map(|byte| format!("{byte:02x}")).join(":");
     let mut text = format!(
-        "[pair]\nname = \"micro\"\nkey = \"pair.key\"\n\n[arbiter]\nwitness = \"{WITNESS}\"\nkey = \
+        "[pair]\nname = \"micro\"\nkey = \"pair.key\"\nlevel = \"{level}\"\n\n[arbiter]\nwitness = \"{WITNESS}\"\nkey = \
          \"witness.key\"\n\n[guest]\nkernel = \"micro.elf\"\nmemory_mib = 32\ncmdline = \
          \"ip={GUEST_IP}/24{load}\"\nnics = [\"{mac}\"]\n"
     );
