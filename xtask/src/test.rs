@@ -78,8 +78,6 @@ fn steps(args: &TestArgs) -> Vec<Step> {
                 "mini-server",
                 "-p",
                 "micro-guest",
-                "--lib",
-                "--bins",
             ],
         ),
     ];
