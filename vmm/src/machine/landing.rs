@@ -1,7 +1,7 @@
 //! Landings, as the machine's owner sees them.
 
-use super::{Entered, Stop, Vm};
-use crate::error::{DirtyError, RunError, VcpuError};
+use super::{Entered, Life, Stop, Vm};
+use crate::error::{DirtyError, RunError, SaveError, VcpuError};
 use crate::vcpu::{Landing, LandingCounts, VmEntry};
 
 /// What a search came to.
@@ -28,6 +28,22 @@ impl Vm {
     #[must_use]
     pub fn landing_counts(&self) -> LandingCounts {
         self.vcpu.landing_counts()
+    }
+
+    /// Privilege level of the guest's code, from 0 (kernel) to 3 (user): the two lowest bits of CS (SDM volume 3
+    /// section 5.5). Changes nothing, as [`Self::save`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::save`].
+    pub fn privilege(&mut self) -> Result<u8, SaveError> {
+        if !matches!(self.life, Life::Running | Life::Halted) {
+            return Err(SaveError::NotStarted);
+        }
+        let cpu = self.vcpu.state()?;
+        self.unfinished = false;
+        let [low, _] = cpu.segments[0].selector.to_le_bytes();
+        Ok(low & 3)
     }
 
     /// As [`Self::run`], but stops also where the guest is about to store to a page for the first time since
