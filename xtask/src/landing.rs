@@ -83,6 +83,7 @@ pub(crate) fn carry_out(count: u32, seed: u64) -> anyhow::Result<Verdict> {
     build.current_dir(workspace()).args(["build", "--quiet", "--package", "vmm", "--example", "landing"]);
     ensure!(build.status().context("starting cargo")?.success(), "the example does not build: see above");
 
+    let guest = guest_images::chaos().context("building the guest chaos")?;
     let target = target_dir()?;
     let file = target.join("landing.json");
     // What an earlier run wrote must not be taken for this run's.
@@ -90,6 +91,7 @@ pub(crate) fn carry_out(count: u32, seed: u64) -> anyhow::Result<Verdict> {
         std::fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))?;
     }
     let mut example = Command::new(target.join("debug/examples/landing"));
+    example.arg("--kernel").arg(guest);
     example.args(["--count", &count.to_string(), "--seed", &seed.to_string(), "--json"]).arg(&file);
     let (code, obstacle) = follow(&mut example)?;
     match code {
@@ -135,6 +137,21 @@ fn judge(result: Value, content: bool, count: u32) -> Verdict {
     }
     if number("missed") != Some(0) {
         wrong.push(format!("{} missed", shown(number("missed"))));
+    }
+    if number("in_user_mode") != Some(u64::from(count)) {
+        wrong.push(format!("{} were in user mode", shown(number("in_user_mode"))));
+    }
+    // Each interrupt but the last, which is only placed, ends with an exit.
+    if number("exits").is_none_or(|exits| exits < u64::from(count) - 1) {
+        wrong.push(format!("{} exits between them: not every interrupt was taken", shown(number("exits"))));
+    }
+    if !is("effects_equal") {
+        wrong.push("the guests' effects differ".to_owned());
+    }
+    // Some may still wait at the end of a short run. Without any, equal effects say nothing.
+    let (frames, answers) = (number("frames"), number("answers"));
+    if !frames.zip(answers).is_some_and(|(frames, answers)| frames > 0 && answers >= frames / 2) {
+        wrong.push(format!("{} frames got {} answers", shown(frames), shown(answers)));
     }
     if !is("end_equal") {
         wrong.push("memory or state differs at the end".to_owned());
@@ -188,8 +205,9 @@ pub(crate) fn last_line(verdict: &Verdict, count: u32) -> String {
             let shown =
                 |key| delay(result, key).map_or_else(|| "unknown".to_owned(), |us| format!("{us} µs"));
             format!(
-                "PASS  {count} of {count} landings found again with equal state, memory equal at the end, the \
-                 control differs; from due to landed {} mean, {} p99",
+                "PASS  {count} of {count} landings, all in user mode, found again with equal state, {} answers to \
+                 frames equal, memory equal at the end, the control differs; from due to landed {} mean, {} p99",
+                result["answers"],
                 shown("mean"),
                 shown("p99")
             )
@@ -206,6 +224,7 @@ mod tests {
     fn good() -> Value {
         json!({
             "ok": true, "count": 500, "equal": 500, "missed": 0, "end_equal": true, "control_differs": true,
+            "in_user_mode": 500, "exits": 560, "effects_equal": true, "frames": 125, "answers": 124,
             "due_to_landed_us": { "mean": 21.5, "p50": 20.0, "p99": 90.0, "max": 1100.0 },
         })
     }
@@ -214,7 +233,9 @@ mod tests {
     fn a_good_report_passes() {
         let verdict = judge(good(), true, 500);
         assert_eq!(verdict, Verdict::Pass(good()));
-        assert!(last_line(&verdict, 500).starts_with("PASS  500 of 500 landings"));
+        let line = last_line(&verdict, 500);
+        assert!(line.starts_with("PASS  500 of 500 landings, all in user mode, found again"), "{line}");
+        assert!(line.contains("124 answers to frames equal"), "{line}");
         let report = report(&verdict, 500, 7);
         assert_eq!((&report["ok"], &report["seed"]), (&json!(true), &json!(7)));
         assert_eq!(report["targets"][0]["met"], json!(true));
@@ -228,6 +249,15 @@ mod tests {
             ("equal", json!(499)),
             ("equal", json!("500")),
             ("missed", json!(1)),
+            ("in_user_mode", json!(499)),
+            ("in_user_mode", json!(null)),
+            ("exits", json!(498)),
+            ("exits", json!(null)),
+            ("effects_equal", json!(false)),
+            ("effects_equal", json!(null)),
+            ("frames", json!(0)),
+            ("frames", json!(null)),
+            ("answers", json!(61)),
             ("end_equal", json!(false)),
             ("control_differs", json!(false)),
             ("control_differs", json!(null)),

@@ -1,10 +1,10 @@
 //! A guest in which an interrupt one instruction early or late changes everything after it.
 
 use devices::Stimulus;
-use vmm::{Landing, Reached, RunError, Stop, VcpuError, Vm};
+use vmm::{Landing, Reached, RunError, SaveError, Stop, VcpuError, Vm};
 
 use crate::guest::{self, Program, booted, booted_without_landings};
-use crate::harness::{find, record, replay, whole};
+use crate::harness::{SMALL, find, record, replay, whole};
 
 fn machine(name: &str) -> Option<Vm> {
     booted(name, Program::Chaos).and_then(guest::landing)
@@ -18,26 +18,44 @@ fn interrupts_at_landings_are_found_again() {
     else {
         return;
     };
-    let recording = record(&mut a, COUNT, 7).expect("the guest runs");
+    let recording = record(&mut a, &SMALL, COUNT, 7).expect("the guest runs");
     let replayed = replay(&mut b, &recording.marks, None, 8).expect("the guest runs");
     assert!(
         replayed.equals(&recording),
-        "{} of {COUNT} found, {} different, missed: {:?}, end equal: {}",
+        "{} of {COUNT} found, {} different, {} with other effects, missed: {:?}, end equal: {}",
         replayed.found,
         replayed.different,
+        replayed.other_effects,
         replayed.missed,
         replayed.end == recording.end
     );
     let control = replay(&mut c, &recording.marks, Some(COUNT - 1), 9).expect("the guest runs");
     assert!(!control.equals(&recording), "one interrupt came one landing late");
     assert_ne!(control.end, recording.end);
+    if !a.capabilities().landing_kernel {
+        assert!(
+            recording.marks.iter().all(|mark| mark.privilege == 3),
+            "kernel code is emulated on this host"
+        );
+    }
+}
+
+/// The stub starts as a kernel, and the program's first exit is one of user mode.
+#[test]
+fn the_privilege_level_is_that_of_the_code() {
+    let Some(mut vm) = booted_without_landings("privilege", Program::Chaos) else { return };
+    assert_eq!(vm.privilege().expect("it was booted"), 0);
+    vm.run().expect("runs");
+    assert_eq!(vm.privilege().expect("it runs"), 3);
+    let mut empty = guest::empty("privilege-empty").expect("there was a machine a moment ago");
+    assert!(matches!(empty.privilege(), Err(SaveError::NotStarted)));
 }
 
 /// The landing after the first, looked for under the address of another instruction.
 #[test]
 fn a_store_by_another_instruction_is_a_miss() {
     let (Some(mut a), Some(mut b)) = (machine("miss-a"), machine("miss-b")) else { return };
-    let marks = record(&mut a, 5, 1).expect("the guest runs").marks;
+    let marks = record(&mut a, &SMALL, 5, 1).expect("the guest runs").marks;
     assert!(replay(&mut b, &marks[..4], None, 2).expect("the guest runs").missed.is_none());
     let Landing { page, rip } = marks[4].landing;
     let reached = find(&mut b, Landing { page, rip: rip - 1 }).expect("the guest runs");
@@ -50,7 +68,7 @@ fn a_store_by_another_instruction_is_a_miss() {
 #[test]
 fn a_search_that_looks_too_late_is_a_miss() {
     let (Some(mut a), Some(mut b)) = (machine("late-a"), machine("late-b")) else { return };
-    let marks = record(&mut a, 5, 1).expect("the guest runs").marks;
+    let marks = record(&mut a, &SMALL, 5, 1).expect("the guest runs").marks;
     assert!(replay(&mut b, &marks[..4], None, 2).expect("the guest runs").missed.is_none());
     let landing = marks[4].landing;
     // The kernel pushes some pages more than once, so it takes a good many to be late.
@@ -90,7 +108,7 @@ fn a_machine_without_landings_says_so_and_runs() {
 #[test]
 fn a_landing_can_be_moved() {
     let (Some(mut a), Some(mut b)) = (machine("move-a"), machine("move-b")) else { return };
-    let first = record(&mut a, 20, 3).expect("the guest runs").marks;
+    let first = record(&mut a, &SMALL, 20, 3).expect("the guest runs").marks;
     assert!(replay(&mut b, &first[..10], None, 4).expect("the guest runs").missed.is_none());
     let mut page = [0; vmm::PAGE_SIZE];
     for number in 0..a.page_count() {
